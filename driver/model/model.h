@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A model, opened: hyperparameters, tensors by their place in a layer, tokeniser, chat template. Built
+ * on the GGUF reader (gguf.h); used by the backends' load, by driver/compile and by driver/sched.
+ *
+ * The file stays mapped read-only while the model is open; every pointer below points into that
+ * mapping or into the model and dies with mr_model_close. No length or offset in the file is trusted.
+ */
+#ifndef MR_DRIVER_MODEL_MODEL_H
+#define MR_DRIVER_MODEL_MODEL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kernels/cpu/layer.h" /* struct mr_shape */
+
+struct mr_gguf;
+struct mr_tokenizer;
+
+/* Tensor types of a GGUF that this version reads; the values are the file format's. */
+enum mr_tensor_type { MR_TENSOR_F32 = 0, MR_TENSOR_Q4_1 = 3, MR_TENSOR_Q8_0 = 8 };
+
+/* A matrix is rows of columns: rows = outputs, cols = inputs (GGUF's ne[1] and ne[0]). */
+struct mr_tensor {
+	const char *name; /* NUL-terminated, inside the model */
+	const void *data; /* in the file's own block layout, row after row */
+	size_t bytes;
+	enum mr_tensor_type type;
+	uint32_t rows; /* 1 for a vector */
+	uint32_t cols;
+};
+
+struct mr_model_layer {
+	struct mr_tensor attn_norm, q, k, v, o;
+	struct mr_tensor ffn_norm, gate, up, down;
+};
+
+struct mr_model {
+	struct mr_shape shape;
+	struct mr_tensor token_embd;
+	struct mr_tensor output_norm;
+	struct mr_tensor output; /* the same as token_embd where the file ties them */
+	struct mr_model_layer *layers;
+	struct mr_tokenizer *tokenizer;
+	const struct mr_gguf *gguf;
+	const char *name;	 /* general.name, or "" */
+	const char *architecture; /* "llama" */
+	uint32_t eos, bos;
+	uint32_t stop[8]; /* ids that end an answer: EOS and the file's other end tokens */
+	uint32_t stop_count;
+};
+
+/*
+ * Opens @path. Returns 0, MR_E_NOT_FOUND, MR_E_IO, MR_E_FORMAT, MR_E_TRUNCATED, MR_E_RANGE, MR_E_MODEL
+ * (architecture, tensor type or pre-tokeniser not supported), MR_E_NO_MEMORY. Where it fails, @why (may be
+ * NULL) gets one sentence that names the key or tensor, at most @why_bytes with its NUL.
+ */
+int mr_model_open(const char *path, struct mr_model **model, char *why, size_t why_bytes);
+void mr_model_close(struct mr_model *model);
+
+/* A tensor of the file by its GGUF name, such as "blk.7.ffn_down.weight". 0 or MR_E_NOT_FOUND. */
+int mr_model_tensor(const struct mr_model *model, const char *name, struct mr_tensor *out);
+
+#endif /* MR_DRIVER_MODEL_MODEL_H */

@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Numeric class D as a table of functions, one table an instruction set, all with the same bits.
+ *
+ * The rules that make bits equal, on every path:
+ *   - activations: int8 by blocks of 32 counted from column 0; d_x = amax/127 in FP32, q = round to
+ *     nearest even of x * (1/d_x as FP32 127/amax); an all-zero block has d_x = 0 and q = 0;
+ *   - an output is one FP32 FMA chain in ascending block order: acc = fma(d_w*d_x, (float)dot, acc), then
+ *     for Q4_1 acc = fma(m_w*d_x, (float)sum_q, acc), with exact int32 dot and sum_q; vector lanes are output
+ *     rows, never parts of one sum;
+ *   - reductions across lanes are one fixed tree of 16 lanes; attention runs over tiles of 256 positions
+ *     counted from position 0, merged in order;
+ *   - own exp, sin and cos; IEEE division and square root; no libm; -ffp-contract=off; MXCSR 0x1F80.
+ */
+#ifndef MR_KERNELS_CPU_KERNELS_H
+#define MR_KERNELS_CPU_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kernels/cpu/layer.h"
+
+/* Activations of class D: (rows, cols) int8 with a scale and a sum for each block of 32 columns. */
+struct mr_q8 {
+	int8_t *q;	/* (rows, cols) */
+	float *scale;	/* (rows, cols/32) */
+	int32_t *sum;	/* (rows, cols/32): the block's q added up */
+	uint32_t rows, cols;
+};
+
+/* Attention of one row and one query head over positions 0 to count-1. */
+struct mr_attention {
+	uint8_t *const *kv; /* as mr_row.kv */
+	size_t k_offset;    /* bytes from a block's start to this head's K[16][head_dim] */
+	size_t v_offset;
+	uint32_t count;
+	uint32_t head_dim;
+	float scale; /* 1/sqrt(head_dim) */
+};
+
+struct mr_kernels {
+	const char *name; /* "scalar", "avx2" */
+
+	void (*quantize)(const float *x, struct mr_q8 *out); /* fills out->rows rows of out->cols */
+	/*
+	 * y (x->rows, w->rows; row stride @stride floats) = x * w^T for output rows [row0, row1), both
+	 * multiples of 16 or the matrix's end.
+	 */
+	void (*matmul)(const struct mr_matrix *w, const struct mr_q8 *x, float *y, size_t stride,
+		       uint32_t row0, uint32_t row1);
+	void (*rmsnorm)(const float *x, const float *weight, uint32_t n, float eps, float *y);
+	void (*rope)(float *x, uint32_t heads, uint32_t head_dim, const float *cos_sin);
+	void (*swiglu)(const float *gate, const float *up, uint32_t n, float *y);
+	void (*add)(float *x, const float *y, uint32_t n);
+	void (*attention)(const struct mr_attention *a, const float *q, float *y, float *scratch);
+	void (*to_half)(const float *x, uint32_t n, uint16_t *y); /* round to nearest even */
+};
+
+/*
+ * The table for @name ("scalar", "avx2"), or for the widest path that this CPU has where @name is NULL.
+ * The environment's MR_CPU overrides a NULL. Returns NULL where the CPU lacks it or nobody knows the name.
+ */
+const struct mr_kernels *mr_kernels_select(const char *name);
+
+/* All paths this build has, NULL at the end, whether or not the CPU can run them; and whether it can. */
+extern const struct mr_kernels *const mr_kernels_all[];
+int mr_kernels_runnable(const struct mr_kernels *kern);
+
+/* Sets the calling thread's MXCSR to 0x1F80; each compute thread calls it once at start. */
+void mr_numerics_enter(void);
+
+#endif /* MR_KERNELS_CPU_KERNELS_H */
