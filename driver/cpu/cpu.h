@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The CPU backend: the embedded default for prefill and a decode device of its own, in class D. Its KV
+ * blocks live in a KV region of the arena, so that an LPU or a GPU can take them by DMA without a copy.
+ */
+#ifndef MR_DRIVER_CPU_CPU_H
+#define MR_DRIVER_CPU_CPU_H
+
+#include "driver/device.h"
+
+struct mr_arena;
+
+struct mr_cpu_options {
+	struct mr_arena *arena; /* KV and weights go there; must outlive the device */
+	uint32_t slots;		/* 0 = 64 */
+	uint32_t context;	/* positions a slot; 0 = the model's */
+	uint64_t kv_tokens;	/* tokens of KV in all; 0 = 16,384 or what one context needs, if more */
+	const char *kernels;	/* "scalar", "avx2"; NULL = the widest path (or MR_CPU) */
+	int cpu;		/* pin the compute thread there; -1 = not pinned */
+};
+
+/* Returns 0, MR_E_NO_MEMORY, or MR_E_NOT_SUPPORTED for a kernel path that this CPU lacks. */
+int mr_cpu_open(const struct mr_cpu_options *options, struct mr_device **dev);
+
+#endif /* MR_DRIVER_CPU_CPU_H */

@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the commands of `millrace` share: how a command is declared, how devices are opened from options,
+ * the machine's facts, latency summaries. One command, one file: tools/cmd_<name>.c.
+ */
+#ifndef MR_TOOLS_TOOLS_H
+#define MR_TOOLS_TOOLS_H
+
+#include <stdint.h>
+#include <stdio.h>
+
+#include "driver/device.h"
+#include "driver/mem/arena.h"
+
+/* A command of the program. The linker gathers them, so that adding a file adds a command. */
+struct tool_command {
+	const char *name;
+	const char *summary; /* one line for --help */
+	int (*run)(int argc, char **argv); /* argv[0] is the command's name; returns an exit status */
+};
+#define TOOL_COMMAND(ident, text, fn)                                                              \
+	static const struct tool_command tool_command_##ident = {#ident, text, fn};                \
+	static const struct tool_command *const tool_command_ref_##ident                           \
+		__attribute__((used, section("tool_commands"))) = &tool_command_##ident
+
+/* Exit statuses of every command. */
+enum { TOOL_OK = 0, TOOL_FAILED = 1, TOOL_USAGE = 2 };
+
+/* How devices are opened; filled from a command's options. Zero means the default. */
+struct tool_devices_options {
+	const char *device;  /* "lpu" (default), "cpu", "nil": the decode device */
+	const char *kernels; /* of the CPU backend; NULL = the widest */
+	const char *chip;    /* chip file of the simulated LPU; NULL = mr1 */
+	uint32_t chips;	     /* of the simulated LPU; 0 = 2 */
+	const char *fault;   /* "sram-zero=TENSOR": passed to the simulated LPU; NULL = none */
+	uint32_t slots, context;
+	int no_huge;
+	int quiet; /* no progress on stderr */
+};
+
+/* The arena, the prefill device and the decode device, opened and loaded with @model. */
+struct tool_devices {
+	struct mr_arena *arena;
+	struct mr_device *prefill; /* CPU, or the same as decode */
+	struct mr_device *decode;
+};
+/* Returns 0 or a status, after one line on stderr that says what failed. */
+int tool_devices_open(const struct tool_devices_options *options, const struct mr_model *model,
+		      struct tool_devices *out);
+void tool_devices_close(struct tool_devices *devices);
+
+/* Opens a model, or says on stderr why not. NULL path = MR_MODEL, then the cache that `make model` fills. */
+struct mr_model *tool_model_open(const char *path);
+
+/* The machine's facts: CPU flags, cores, caches, kernel, load, huge pages. The same wherever figures are. */
+struct json_object *tool_facts_json(void);
+void tool_facts_print(FILE *out);
+
+/* A hiccup meter: gaps in the time stamp counter seen by a spinning or sampling thread. */
+struct tool_hiccup;
+struct tool_hiccup *tool_hiccup_start(void);
+/* Stops it; *p99_ns and *max_ns are its gaps. NULL is allowed. */
+void tool_hiccup_stop(struct tool_hiccup *meter, uint64_t *p99_ns, uint64_t *max_ns);
+
+/* Sorts @samples in place and gives percentiles (nearest rank). */
+struct tool_summary {
+	uint64_t n, min, p50, p90, p99, max;
+};
+struct tool_summary tool_summarise(uint64_t *samples, uint64_t n);
+
+/* Set by SIGINT and SIGTERM once tool_catch_signals was called; loops read it. */
+extern volatile int tool_stop;
+void tool_catch_signals(void);
+
+#endif /* MR_TOOLS_TOOLS_H */
