@@ -201,9 +201,9 @@ PREFIX  ?= /usr/local
 DESTDIR ?=
 .PHONY: install uninstall
 install: all
-	$(Q)sh scripts/install.sh install $(O) $(DESTDIR)$(PREFIX) $(VERSION)
+	$(Q)sh scripts/install.sh install $(O) "$(DESTDIR)" $(PREFIX) $(VERSION)
 uninstall:
-	$(Q)sh scripts/install.sh uninstall $(O) $(DESTDIR)$(PREFIX) $(VERSION)
+	$(Q)sh scripts/install.sh uninstall $(O) "$(DESTDIR)" $(PREFIX) $(VERSION)
 
 ## clean      remove the build folders
 .PHONY: clean
