@@ -254,9 +254,10 @@ static int nil_decode_check(struct nil *nil, const struct mr_decode_entry *e, ui
 	return 0;
 }
 
-/* The @step-th token of one entry; @fed is its input. */
-static uint32_t nil_step(struct nil *nil, const struct mr_decode_entry *e, uint32_t step,
-			 uint32_t fed, uint64_t now, uint64_t tag)
+/* The @step-th token of one entry; @fed is its input. The event stays where it lies until polled.
+ */
+static const struct mr_event *nil_step(struct nil *nil, const struct mr_decode_entry *e,
+				       uint32_t step, uint32_t fed, uint64_t now, uint64_t tag)
 {
 	struct nil_slot *s = &nil->slots[e->slot.index];
 	struct mr_event *event = nil_event(nil, MR_EVENT_TOKEN, e->slot, tag);
@@ -269,7 +270,7 @@ static uint32_t nil_step(struct nil *nil, const struct mr_decode_entry *e, uint3
 		event->logits = nil->logits;
 	s->filled++;
 	nil->telemetry.records++;
-	return event->token;
+	return event;
 }
 
 static int nil_decode(struct mr_device *dev, const struct mr_decode_entry *entries, uint32_t count,
@@ -297,13 +298,13 @@ static int nil_decode(struct mr_device *dev, const struct mr_decode_entry *entri
 			uint32_t fed = step == 0         ? e->token
 				       : e->forced_count ? e->forced[step - 1]
 							 : last[i];
+			const struct mr_event *event;
 
 			if (stopped[i])
 				continue;
-			last[i] = nil_step(nil, e, step, fed, now, tag);
-			stopped[i] =
-				nil_is_stop(&nil->slots[e->slot.index].config.sampling, last[i]) &&
-				!e->forced_count;
+			event = nil_step(nil, e, step, fed, now, tag);
+			last[i] = event->token;
+			stopped[i] = (uint8_t)event->stopped;
 		}
 	}
 	nil->telemetry.commands++;
