@@ -1,25 +1,445 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The LPU device specification as C.
+ * The LPU device specification as C: registers, queues, commands, token records. A decode device
+ * that follows this header, in silicon or in software, is driven by driver/lpu without a line
+ * changed. Included by driver/, firmware-sim/ and tests; C11 and C++17.
+ *
+ * Concepts
+ *   function    one PCI function = one group of 1 to 64 chips, addressed as one device by (slot,
+ * layer, block). Vendor and device id come from configuration; BAR0's MAGIC and VERSION say whether
+ * this header applies. BAR0        4 KiB of 32-bit registers, MR_LPU_REG_*. Only aligned 32-bit
+ * accesses; an unknown register reads 0 and ignores writes. BAR2        one doorbell page of
+ * MR_LPU_DOORBELL_STRIDE bytes a queue, MR_LPU_DB_*. Write-only. BAR4        MSI-X: vector 0
+ * belongs to the admin queue, the others to whichever queue names them. IOVA        an address in
+ * the device's DMA space. The device reads and writes host memory only where it was mapped with
+ * that access; anything else ends the command with E_DMA_FAULT. queue       a submission ring of
+ * 64-byte commands that the device reads, a completion ring of 16-byte entries that it writes, and,
+ * for I/O queues, a ring of 32-byte token records that it writes. Queue 0 is the admin queue; 1 to
+ * queues_max are I/O queues. Each ring holds a power of two of entries. Indices are free-running
+ * u32; the entry is index mod entries. doorbell    a free-running index that the host publishes in
+ * BAR2: how far it has written submissions (SQ_TAIL), taken completions (CQ_HEAD), taken records
+ * (RECORD_HEAD). phase       how the host knows a fresh entry without a tail word. A completion
+ * carries a phase bit, 1 on the first lap of its ring, inverted on each later one. A record carries
+ * its lap, a u32 counted from 1 (0 never occurs). Host memory for both rings starts zeroed; the
+ * device writes the phase last, after all else of the entry is visible (release); the host reads it
+ * first (acquire). credit      entries that the host has taken and so given back, by CQ_HEAD and
+ * RECORD_HEAD. A device without credit stalls before the step or completion that needs it. It never
+ * overwrites and never drops. order       the commands of one queue run and complete in the order
+ * in which they were submitted. A DECODE's records are visible before its completion, which is
+ * visible before the records of the DECODE after it. There is no order between queues. program what
+ * the compiler makes from a model and a chip file (userlib/spec/container.h). It is written,
+ * verified, then activated; slots and DECODE need an active one. slot        0 to slots_max - 1: a
+ * sequence's KV, sampling state and generation on the device. generation  u32 that the host chooses
+ * at SLOT_SET and that every command about the slot must repeat; a reuse of the slot changes it,
+ * and what names the old one is refused with E_STALE. block       MR_KV_BLOCK_TOKENS positions of
+ * one layer: K[kv_head][16][head_dim], then V, FP16. step        the making of one token for every
+ * entry of a DECODE. epoch       what runs from one host event (a DECODE that reached the head of
+ * its queue) on, with no further event: its cycles are the program's CLAIM. cycle       the
+ * device's unit of time; identify.cycle_ps says how long it lasts.
+ *
+ * A request, step by step
+ *   1. The host writes a command at SQ[tail mod entries], with a request id of its choice that no
+ * other outstanding command of the queue has, then tail + 1 to SQ_TAIL (after the command is
+ * visible).
+ *   2. The device reads it, refuses it or carries it out, and writes records as they are made.
+ *   3. It writes a completion with the request id, and raises the queue's vector where it is armed.
+ *   4. The host takes records and completion, then writes RECORD_HEAD and CQ_HEAD, now or batched.
+ *   Arming: the host writes 1 to ARM, reads any register (so that the write has arrived), then
+ * looks at its rings once more; only when they are empty may it sleep. The device raises the vector
+ * after the next entry that it makes visible, once, and is disarmed.
+ *
+ * Bring-up: wait for STATUS.READY = 0; write ADMIN_* ; CONTROL.ENABLE = 1; wait at most TIMEOUT_MS
+ * for STATUS.READY = 1; IDENTIFY; QUEUE_CREATE; PROGRAM. Clearing ENABLE stops every queue, forgets
+ * every slot and keeps the program; READY = 0 says that no DMA will follow.
+ *
+ * Growth: little-endian. Opcodes, status codes, logs and fields are appended, never reused. Fields
+ * named reserved, and flags without a name, must be 0 and are refused with E_INVALID otherwise: so
+ * a new one with value 0 keeps the old behaviour. What a device does not have it answers with
+ * E_NOT_SUPPORTED. Users query capabilities (IDENTIFY), they do not compare versions. No unions, no
+ * bit fields, no holes.
  */
 #ifndef MILLRACE_LPU_SPEC_H
 #define MILLRACE_LPU_SPEC_H
 
+#include <stddef.h>
 #include <stdint.h>
 
+#include <millrace/sampling.h>
+#include <millrace/status.h>
+
+#ifdef __cplusplus
+#define MR_LPU_ASSERT(cond) static_assert(cond, #cond)
+#else
+#define MR_LPU_ASSERT(cond) _Static_assert(cond, #cond)
+#endif
+#define MR_LPU_SIZE(type, bytes)      MR_LPU_ASSERT(sizeof(struct type) == (bytes))
+#define MR_LPU_AT(type, field, bytes) MR_LPU_ASSERT(offsetof(struct type, field) == (bytes))
+
+/* ---- BAR0: registers. R = read, W = write by the host ---------------------------------------- */
+
+#define MR_LPU_BAR0_BYTES 4096u
+
+#define MR_LPU_REG_MAGIC   0x000u /* R: MR_LPU_MAGIC */
+#define MR_LPU_REG_VERSION 0x004u /* R: major << 16 | minor; a driver refuses another major */
+#define MR_LPU_REG_CAPS                                                                           \
+	0x008u                          /* R: bits 0-7 log2 of the largest ring, 8-15 log2 of the \
+					 * doorbell stride, 16-31 largest I/O queue number */
+#define MR_LPU_REG_TIMEOUT_MS    0x00cu /* R: milliseconds that a change of READY may take */
+#define MR_LPU_REG_CONTROL       0x010u /* RW: MR_LPU_CONTROL_*; 0 after power-on */
+#define MR_LPU_REG_STATUS        0x014u /* R: MR_LPU_STATUS_* */
+#define MR_LPU_REG_ADMIN_ENTRIES 0x020u /* RW while READY = 0: of both admin rings, 2 to 4096 */
+#define MR_LPU_REG_ADMIN_SQ_LO   0x028u /* RW while READY = 0: IOVA of the admin submission ring, */
+#define MR_LPU_REG_ADMIN_SQ_HI   0x02cu /* 64-byte aligned */
+#define MR_LPU_REG_ADMIN_CQ_LO   0x030u /* RW while READY = 0: IOVA of the admin completion ring, */
+#define MR_LPU_REG_ADMIN_CQ_HI   0x034u /* 64-byte aligned */
+#define MR_LPU_REG_HEARTBEAT     0x038u /* R: changes while the device's firmware runs its loop */
+#define MR_LPU_REG_REFUSED       0x03cu /* R: commands refused, doorbells ignored, DMA faults */
+
+#define MR_LPU_MAGIC             0x55504c4du /* "MLPU" */
+#define MR_LPU_VERSION           0x00010000u
+#define MR_LPU_CONTROL_ENABLE    1u
+#define MR_LPU_STATUS_READY      1u
+#define MR_LPU_STATUS_FATAL      2u /* the device gave up; only clearing ENABLE is understood */
+#define MR_LPU_ADMIN_ENTRIES_MIN 2u
+#define MR_LPU_ADMIN_ENTRIES_MAX 4096u
+#define MR_LPU_RING_ENTRIES_MAX  65536u
+
+/* ---- BAR2: doorbells, u32 at page q * MR_LPU_DOORBELL_STRIDE --------------------------------- */
+
+#define MR_LPU_DOORBELL_STRIDE 4096u
+#define MR_LPU_DB_SQ_TAIL      0x00u /* ignored and counted where it claims more than the ring holds */
+#define MR_LPU_DB_CQ_HEAD      0x04u
+#define MR_LPU_DB_RECORD_HEAD  0x08u
+#define MR_LPU_DB_ARM          0x0cu /* 1 = raise the vector after the next entry, once */
+
+/* ---- completions and records ------------------------------------------------------------------
+ */
+
+/*
+ * status: 0, or the magnitude of an enum mr_status:
+ *   E_INVALID a reserved field or unknown flag is set · E_NOT_SUPPORTED opcode, log or option not
+ * built E_RANGE a number outside what this header or IDENTIFY allows · E_DMA_FAULT IOVA not mapped
+ * so E_STALE slot, owner or generation does not match · E_CHECKSUM CRC or hash · E_TRUNCATED KV
+ * missing E_NOT_ACTIVE no program · E_BUSY slots open · E_EXISTS · E_NOT_FOUND queue ·
+ * E_KV_EXHAUSTED E_CONTEXT_FULL · E_FORMAT, E_VERSION container · E_SRAM_FULL · E_DEVICE A refused
+ * command has had no effect, unless it says otherwise.
+ */
+struct mr_lpu_completion {
+	uint32_t request; /* of the command */
+	uint32_t result;  /* by opcode; 0 where none is named */
+	uint16_t sq_head; /* low 16 bits of how far the device has read the submission ring */
+	uint16_t status;
+	uint32_t phase; /* bit 0: phase bit; the others 0. Written last */
+};
+MR_LPU_SIZE(mr_lpu_completion, 16);
+MR_LPU_AT(mr_lpu_completion, status, 10);
+MR_LPU_AT(mr_lpu_completion, phase, 12);
+
+/* One token of one slot. */
+struct mr_lpu_record {
+	uint64_t cycle;      /* from the start of the epoch to this record, in cycles */
+	uint32_t token;      /* below the program's vocabulary */
+	uint32_t position;   /* of the token in its sequence */
+	uint32_t generation; /* of the slot */
+	uint16_t slot;
+	uint16_t status; /* MR_LPU_RECORD_* */
+	float logprob;   /* ln p(token) under the unmodified logits */
+	uint32_t phase;  /* lap of the ring, from 1. Written last, release */
+};
+#define MR_LPU_RECORD_STOPPED 1u /* a stop token: no further record for this slot in its DECODE */
+
+MR_LPU_SIZE(mr_lpu_record, 32);
+MR_LPU_AT(mr_lpu_record, token, 8);
+MR_LPU_AT(mr_lpu_record, position, 12);
+MR_LPU_AT(mr_lpu_record, generation, 16);
+MR_LPU_AT(mr_lpu_record, slot, 20);
+MR_LPU_AT(mr_lpu_record, status, 22);
+MR_LPU_AT(mr_lpu_record, logprob, 24);
+MR_LPU_AT(mr_lpu_record, phase, 28);
+
+/* ---- commands ---------------------------------------------------------------------------------
+ */
+
+enum mr_lpu_opcode {
+	/* admin queue */
+	MR_LPU_IDENTIFY = 0x01,     /* struct mr_lpu_identify by DMA */
+	MR_LPU_QUEUE_CREATE = 0x02, /* an I/O queue with its record ring */
+	MR_LPU_QUEUE_DELETE = 0x03, /* ends its commands without completions */
+	MR_LPU_GET_LOG = 0x04,      /* counters, the chip file; later health, crash dump, power */
+	MR_LPU_FEATURES = 0x05,     /* optional */
+	MR_LPU_ASYNC_EVENT = 0x06,  /* optional */
+	MR_LPU_ABORT = 0x07,        /* optional */
+	MR_LPU_PROGRAM = 0x08,      /* load, verify, activate a program container */
+	MR_LPU_FIRMWARE = 0x09,     /* optional */
+	MR_LPU_RESET = 0x0a,        /* optional; CONTROL.ENABLE is there always */
+	/* I/O queues */
+	MR_LPU_SLOT_SET = 0x81, /* opens a slot: sampling, owner, generation, KV reserved */
+	MR_LPU_KV_WRITE = 0x82, /* KV blocks from host memory into SRAM */
+	MR_LPU_KV_READ = 0x83,  /* optional */
+	MR_LPU_KV_FORK = 0x84,  /* optional */
+	MR_LPU_KV_FREE = 0x85,  /* closes a slot */
+	MR_LPU_DECODE = 0x86,   /* steps for a batch of slots */
+	MR_LPU_SCORE = 0x87,    /* optional */
+	MR_LPU_EXEC = 0x88,     /* optional */
+	MR_LPU_FENCE = 0x89,    /* completes when all before it on its queue has */
+};
+
+/* What every command starts with. */
+struct mr_lpu_head {
+	uint16_t opcode;  /* enum mr_lpu_opcode */
+	uint16_t flags;   /* none defined: 0 */
+	uint32_t request; /* comes back in the completion */
+};
+MR_LPU_SIZE(mr_lpu_head, 8);
+
+/* Any command; also FENCE, whose words must be 0. */
+struct mr_lpu_command {
+	struct mr_lpu_head head;
+	uint64_t word[7];
+};
+MR_LPU_SIZE(mr_lpu_command, 64);
+
+struct mr_lpu_cmd_identify {
+	struct mr_lpu_head head;
+	uint64_t iova;  /* of a struct mr_lpu_identify to be written */
+	uint32_t bytes; /* sizeof(struct mr_lpu_identify) or less: what is wanted of it */
+	uint32_t reserved0;
+	uint64_t reserved[5];
+};
+MR_LPU_SIZE(mr_lpu_cmd_identify, 64);
+
+struct mr_lpu_cmd_queue_create {
+	struct mr_lpu_head head;
+	uint32_t queue;   /* 1 to queues_max; E_EXISTS where it is there */
+	uint32_t entries; /* of both rings, power of two, 2 to ring_entries_max */
+	uint64_t sq_iova; /* 64-byte aligned, as the two below */
+	uint64_t cq_iova;
+	uint64_t record_iova;
+	uint32_t record_entries; /* power of two, at least batch_max, at most ring_entries_max */
+	uint32_t vector;         /* MSI-X vector */
+	uint64_t reserved[2];
+};
+MR_LPU_SIZE(mr_lpu_cmd_queue_create, 64);
+MR_LPU_AT(mr_lpu_cmd_queue_create, sq_iova, 16);
+MR_LPU_AT(mr_lpu_cmd_queue_create, record_entries, 40);
+
+struct mr_lpu_cmd_queue_delete {
+	struct mr_lpu_head head;
+	uint32_t queue;
+	uint32_t reserved0;
+	uint64_t reserved[6];
+};
+MR_LPU_SIZE(mr_lpu_cmd_queue_delete, 64);
+
+/* result: bytes written. */
+struct mr_lpu_cmd_get_log {
+	struct mr_lpu_head head;
+	uint64_t iova;   /* to be written */
+	uint32_t bytes;  /* room there */
+	uint32_t log;    /* MR_LPU_LOG_* */
+	uint64_t offset; /* into the log; at its end, 0 bytes are written */
+	uint64_t reserved[4];
+};
+MR_LPU_SIZE(mr_lpu_cmd_get_log, 64);
+#define MR_LPU_LOG_COUNTERS 1u /* struct mr_lpu_counters */
+#define MR_LPU_LOG_CHIP     2u /* the chip file's text, identify.chip_bytes long */
+
+/*
+ * BEGIN, then WRITEs of the whole container in order without gaps, VERIFY, ACTIVATE. The metadata
+ * (header, tables, payload) is checked as soon as it is complete, before any byte of a segment is
+ * taken; segments go straight to SRAM; VERIFY checks their hash. BEGIN ends the active program and
+ * is refused with E_BUSY while a slot is open. Any refusal of WRITE or VERIFY drops the container:
+ * begin again.
+ */
+struct mr_lpu_cmd_program {
+	struct mr_lpu_head head;
+	uint32_t action; /* MR_LPU_PROGRAM_* */
+	uint32_t reserved0;
+	uint64_t iova;   /* WRITE: to be read; else 0 */
+	uint64_t offset; /* WRITE: in the container; else 0 */
+	uint64_t bytes;  /* BEGIN: of the container; WRITE: of this piece, 1 to 2^30; else 0 */
+	uint64_t reserved[3];
+};
+MR_LPU_SIZE(mr_lpu_cmd_program, 64);
+#define MR_LPU_PROGRAM_BEGIN    1u
+#define MR_LPU_PROGRAM_WRITE    2u
+#define MR_LPU_PROGRAM_VERIFY   3u
+#define MR_LPU_PROGRAM_ACTIVATE 4u
+
+/*
+ * Opens a slot that is free, with @generation. KV for param.positions is reserved in SRAM at once,
+ * or E_KV_EXHAUSTED; E_CONTEXT_FULL where it is more than the program's context; E_EXISTS where the
+ * slot is open.
+ */
+struct mr_lpu_cmd_slot_set {
+	struct mr_lpu_head head;
+	uint32_t slot;
+	uint32_t generation;
+	uint64_t param_iova;  /* struct mr_lpu_slot_param, read before the completion */
+	uint32_t param_bytes; /* its size */
+	uint32_t reserved0;
+	uint64_t reserved[4];
+};
+MR_LPU_SIZE(mr_lpu_cmd_slot_set, 64);
+MR_LPU_AT(mr_lpu_cmd_slot_set, param_iova, 16);
+
+struct mr_lpu_slot_param {
+	uint32_t owner;     /* the sequence; KV descriptors must repeat it */
+	uint32_t positions; /* 1 to the program's context: prompt and answer together */
+	struct mr_sampling sampling;
+	uint64_t history_iova; /* ids (u32) before the first one fed, oldest first, for penalties */
+	uint32_t history_count; /* 0 to MR_LPU_HISTORY_MAX; 0 = none, then history_iova is 0 */
+	uint32_t reserved0;
+	uint64_t reserved[5];
+};
+#define MR_LPU_HISTORY_MAX 64u /* ids of a sequence that penalties look back at */
+MR_LPU_SIZE(mr_lpu_slot_param, 128);
+MR_LPU_AT(mr_lpu_slot_param, sampling, 8);
+MR_LPU_AT(mr_lpu_slot_param, history_iova, 72);
+
 #define MR_KV_BLOCK_TOKENS 16u
-#define MR_KV_DESCS_MAX	   128u
+#define MR_KV_DESCS_MAX    128u
 
 /* A KV block of one layer on its way to a device. 32 bytes. */
 struct mr_kv_desc {
-	uint64_t iova;	     /* of K[kv_head][16][head_dim] then V, FP16 */
-	uint32_t block;	     /* index in the sequence: its first position / 16 */
-	uint16_t layer;	     /* from 0 */
+	uint64_t iova;       /* of K[kv_head][16][head_dim] then V, FP16 */
+	uint32_t block;      /* index in the sequence: its first position / 16 */
+	uint16_t layer;      /* from 0 */
 	uint16_t length;     /* positions of the block that hold KV, 1..16 */
-	uint32_t owner;	     /* the sequence that holds the block */
+	uint32_t owner;      /* the sequence that holds the block */
 	uint32_t generation; /* of the slot that is to receive it */
 	uint32_t crc32c;     /* of the block's bytes, all 16 positions */
 	uint32_t reserved;   /* 0 */
 };
+MR_LPU_SIZE(mr_kv_desc, 32);
+MR_LPU_AT(mr_kv_desc, block, 8);
+MR_LPU_AT(mr_kv_desc, layer, 12);
+MR_LPU_AT(mr_kv_desc, owner, 16);
+MR_LPU_AT(mr_kv_desc, crc32c, 24);
+
+/*
+ * Takes KV blocks by DMA. Owner or generation that differ: E_STALE. A block shorter than what the
+ * slot holds of it already: E_TRUNCATED. CRC32C of the bytes as they arrived in SRAM: E_CHECKSUM;
+ * the blocks before it are in, it is not, and its positions count as missing. result: blocks taken.
+ */
+struct mr_lpu_cmd_kv_write {
+	struct mr_lpu_head head;
+	uint32_t slot;
+	uint32_t generation;
+	uint64_t descs_iova; /* struct mr_kv_desc[count] */
+	uint32_t count;      /* 1 to MR_KV_DESCS_MAX */
+	uint32_t reserved0;
+	uint64_t reserved[4];
+};
+MR_LPU_SIZE(mr_lpu_cmd_kv_write, 64);
+MR_LPU_AT(mr_lpu_cmd_kv_write, descs_iova, 16);
+
+/* Closes a slot and frees its KV. */
+struct mr_lpu_cmd_kv_free {
+	struct mr_lpu_head head;
+	uint32_t slot;
+	uint32_t generation;
+	uint64_t reserved[6];
+};
+MR_LPU_SIZE(mr_lpu_cmd_kv_free, 64);
+
+/*
+ * @steps steps for each of @count entries; one record an entry and step, in order of step, then
+ * entry. A slot that made one of its stop tokens keeps its place, and its cycles, until the DECODE
+ * ends, and makes no more records. All entries are checked before the first step: a refused DECODE
+ * has made no record. result: records made.
+ */
+struct mr_lpu_cmd_decode {
+	struct mr_lpu_head head;
+	uint64_t entries_iova; /* struct mr_lpu_decode_entry[count], read before the first record */
+	uint32_t count;        /* 1 to the program's batch; a slot may appear once */
+	uint32_t steps;        /* 1 to steps_max */
+	uint32_t logits_stride; /* bytes between the logits of two steps, a multiple of 4, at least
+				 * 4 * vocabulary; 0 where no entry asks for logits */
+	uint32_t reserved0;
+	uint64_t reserved[4];
+};
+MR_LPU_SIZE(mr_lpu_cmd_decode, 64);
+MR_LPU_AT(mr_lpu_cmd_decode, entries_iova, 8);
+MR_LPU_AT(mr_lpu_cmd_decode, logits_stride, 24);
+
+struct mr_lpu_decode_entry {
+	uint32_t slot;
+	uint32_t generation;
+	uint32_t position;    /* of @token: KV for all positions below must be there (E_TRUNCATED);
+			       * what the slot holds from here on is forgotten */
+	uint32_t token;       /* fed at step 0 */
+	uint64_t forced_iova; /* u32[forced_count], fed at step 1, 2, ... instead of the sampled ids
+			       */
+	uint64_t logits_iova; /* 0 = none; else where float[vocabulary] of step 0 goes, 4-byte
+				 aligned */
+	uint64_t mask_iova;   /* optional: token mask; 0 */
+	uint32_t forced_count; /* 0, or steps - 1; stop tokens stop a forced slot too */
+	uint32_t flags;        /* none defined: 0 */
+	uint64_t reserved[2];
+};
+MR_LPU_SIZE(mr_lpu_decode_entry, 64);
+MR_LPU_AT(mr_lpu_decode_entry, forced_iova, 16);
+MR_LPU_AT(mr_lpu_decode_entry, forced_count, 40);
+
+/* ---- what the device tells ---------------------------------------------------------------------
+ */
+
+#define MR_LPU_KV_FP16 1u
+
+struct mr_lpu_identify {
+	uint32_t magic;   /* MR_LPU_MAGIC */
+	uint32_t version; /* as the register */
+	char vendor[32];  /* NUL-terminated, as the texts below */
+	char product[32]; /* the chip's name: "mr1" */
+	char firmware[32];
+	char classes[4][16]; /* numeric classes that it computes: "D" */
+	uint32_t chips;
+	uint32_t slots_max;        /* 1 to 65536 */
+	uint32_t queues_max;       /* I/O queues, 1 or more */
+	uint32_t ring_entries_max; /* of any ring */
+	uint32_t batch_max;        /* entries of a DECODE */
+	uint32_t steps_max;        /* steps of a DECODE */
+	uint32_t context_max;      /* positions a slot */
+	uint32_t kv_block_tokens;  /* MR_KV_BLOCK_TOKENS */
+	uint32_t kv_type;          /* MR_LPU_KV_FP16 */
+	uint32_t chip_bytes;       /* of the log MR_LPU_LOG_CHIP */
+	uint64_t sram_bytes;       /* of one chip */
+	uint64_t cycle_ps;         /* picoseconds a cycle */
+	uint64_t opcodes_admin;    /* bit n: admin opcode n is built */
+	uint64_t opcodes_io;       /* bit n: I/O opcode 0x80 + n is built */
+	uint8_t chip_hash[32];     /* SHA-256 of the parsed chip file: a container must carry it */
+	uint64_t reserved[30];
+};
+MR_LPU_SIZE(mr_lpu_identify, 512);
+MR_LPU_AT(mr_lpu_identify, classes, 104);
+MR_LPU_AT(mr_lpu_identify, chips, 168);
+MR_LPU_AT(mr_lpu_identify, sram_bytes, 208);
+MR_LPU_AT(mr_lpu_identify, chip_hash, 240);
+
+/* MR_LPU_LOG_COUNTERS: since power-on. */
+struct mr_lpu_counters {
+	uint64_t commands; /* read from all queues */
+	uint64_t completions;
+	uint64_t records;
+	uint64_t refused;      /* commands that ended with a status */
+	uint64_t bad_opcode;   /* of those: not supported */
+	uint64_t bad_reserved; /* reserved field or unknown flag set */
+	uint64_t bad_range;
+	uint64_t bad_kv; /* stale, short or corrupt descriptors */
+	uint64_t bad_container;
+	uint64_t bad_doorbell; /* indices that no ring could mean: ignored */
+	uint64_t dma_faults;
+	uint64_t dma_read_bytes; /* from host memory */
+	uint64_t dma_write_bytes;
+	uint64_t steps;         /* decode steps carried out */
+	uint64_t cycles;        /* of all epochs */
+	uint64_t credit_stalls; /* times that a step waited for record credit */
+	uint64_t kv_blocks;     /* of the active program, and how many of them are reserved now */
+	uint64_t kv_blocks_used;
+	uint64_t reserved[14];
+};
+MR_LPU_SIZE(mr_lpu_counters, 256);
+MR_LPU_AT(mr_lpu_counters, kv_blocks, 128);
 
 #endif /* MILLRACE_LPU_SPEC_H */
