@@ -84,7 +84,10 @@ void mr_arena_destroy(struct mr_arena *arena);
 int mr_arena_region(struct mr_arena *arena, enum mr_region_role role, size_t bytes,
 		    const struct mr_region **region);
 
-/* Adds a consumer (copied) and maps every region for it but PACKETS. Returns 0 or its map's status. */
+/*
+ * Adds a consumer (copied) and maps every region for it but PACKETS. Returns 0, its map's status, or
+ * MR_E_FULL (16 consumers).
+ */
 int mr_arena_add_consumer(struct mr_arena *arena, const struct mr_arena_consumer *consumer);
 /* Unmaps and forgets the consumer added with @ctx; unknown is allowed. */
 void mr_arena_remove_consumer(struct mr_arena *arena, const void *ctx);

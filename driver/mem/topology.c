@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+/* See topology.h. The hwloc topology is read and dropped again: nothing on the data path asks it.
+ */
+#include "driver/mem/topology.h"
+
+#include <hwloc.h>
+
+#include <millrace/status.h>
+
+static int local_node(hwloc_topology_t topology)
+{
+	hwloc_bitmap_t cpus = hwloc_bitmap_alloc();
+	hwloc_bitmap_t nodes = hwloc_bitmap_alloc();
+	int node = -1;
+
+	if (cpus && nodes &&
+	    hwloc_get_last_cpu_location(topology, cpus, HWLOC_CPUBIND_THREAD) == 0 &&
+	    hwloc_cpuset_to_nodeset(topology, cpus, nodes) == 0)
+		node = hwloc_bitmap_first(nodes);
+	hwloc_bitmap_free(nodes);
+	hwloc_bitmap_free(cpus);
+	return node;
+}
+
+int mr_topology_read(int node, struct mr_topology *out)
+{
+	hwloc_topology_t topology;
+	hwloc_const_nodeset_t all;
+	int status = 0;
+
+	if (hwloc_topology_init(&topology) != 0)
+		return MR_E_NO_MEMORY;
+	if (hwloc_topology_load(topology) != 0) {
+		hwloc_topology_destroy(topology);
+		return MR_E_NO_MEMORY;
+	}
+	all = hwloc_topology_get_topology_nodeset(topology);
+	out->nodes = hwloc_bitmap_weight(all);
+	out->physical = hwloc_topology_is_thissystem(topology);
+	out->local = local_node(topology);
+	if (out->local < 0 || !hwloc_bitmap_isset(all, (unsigned)out->local))
+		out->local = hwloc_bitmap_first(all);
+	if (node >= 0 && !hwloc_bitmap_isset(all, (unsigned)node))
+		status = MR_E_INVALID;
+	hwloc_topology_destroy(topology);
+	return status;
+}
