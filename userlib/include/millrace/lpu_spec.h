@@ -6,49 +6,58 @@
  *
  * Concepts
  *   function    one PCI function = one group of 1 to 64 chips, addressed as one device by (slot,
- * layer, block). Vendor and device id come from configuration; BAR0's MAGIC and VERSION say whether
- * this header applies. BAR0        4 KiB of 32-bit registers, MR_LPU_REG_*. Only aligned 32-bit
- * accesses; an unknown register reads 0 and ignores writes. BAR2        one doorbell page of
- * MR_LPU_DOORBELL_STRIDE bytes a queue, MR_LPU_DB_*. Write-only. BAR4        MSI-X: vector 0
- * belongs to the admin queue, the others to whichever queue names them. IOVA        an address in
- * the device's DMA space. The device reads and writes host memory only where it was mapped with
- * that access; anything else ends the command with E_DMA_FAULT. queue       a submission ring of
- * 64-byte commands that the device reads, a completion ring of 16-byte entries that it writes, and,
- * for I/O queues, a ring of 32-byte token records that it writes. Queue 0 is the admin queue; 1 to
- * queues_max are I/O queues. Each ring holds a power of two of entries. Indices are free-running
- * u32; the entry is index mod entries. doorbell    a free-running index that the host publishes in
- * BAR2: how far it has written submissions (SQ_TAIL), taken completions (CQ_HEAD), taken records
- * (RECORD_HEAD). phase       how the host knows a fresh entry without a tail word. A completion
- * carries a phase bit, 1 on the first lap of its ring, inverted on each later one. A record carries
- * its lap, a u32 counted from 1 (0 never occurs). Host memory for both rings starts zeroed; the
- * device writes the phase last, after all else of the entry is visible (release); the host reads it
- * first (acquire). credit      entries that the host has taken and so given back, by CQ_HEAD and
- * RECORD_HEAD. A device without credit stalls before the step or completion that needs it. It never
- * overwrites and never drops. order       the commands of one queue run and complete in the order
- * in which they were submitted. A DECODE's records are visible before its completion, which is
- * visible before the records of the DECODE after it. There is no order between queues. program what
- * the compiler makes from a model and a chip file (userlib/spec/container.h). It is written,
- * verified, then activated; slots and DECODE need an active one. slot        0 to slots_max - 1: a
- * sequence's KV, sampling state and generation on the device. generation  u32 that the host chooses
- * at SLOT_SET and that every command about the slot must repeat; a reuse of the slot changes it,
- * and what names the old one is refused with E_STALE. block       MR_KV_BLOCK_TOKENS positions of
- * one layer: K[kv_head][16][head_dim], then V, FP16. step        the making of one token for every
- * entry of a DECODE. epoch       what runs from one host event (a DECODE that reached the head of
- * its queue) on, with no further event: its cycles are the program's CLAIM. cycle       the
- * device's unit of time; identify.cycle_ps says how long it lasts.
+ *               layer, block). Vendor and device id come from configuration; BAR0's MAGIC and
+ *               VERSION say whether this header applies.
+ *   BAR0        4 KiB of 32-bit registers, MR_LPU_REG_*. Only aligned 32-bit accesses; an unknown
+ *               register reads 0 and ignores writes.
+ *   BAR2        one doorbell page of MR_LPU_DOORBELL_STRIDE bytes a queue, MR_LPU_DB_*. Write-only.
+ *   BAR4        MSI-X: vector 0 belongs to the admin queue, the others to whichever queue names
+ *               them.
+ *   IOVA        an address in the device's DMA space. The device reads and writes host memory only
+ *               where it was mapped with that access; anything else ends the command with
+ *               E_DMA_FAULT.
+ *   queue       a submission ring of 64-byte commands that the device reads, a completion ring of
+ *               16-byte entries that it writes, and, for I/O queues, a ring of 32-byte token
+ *               records that it writes. Queue 0 is the admin queue; 1 to queues_max are I/O queues.
+ *               Each ring holds a power of two of entries. Indices are free-running u32; the entry
+ *               is index mod entries.
+ *   doorbell    a free-running index that the host publishes in BAR2: how far it has written
+ *               submissions (SQ_TAIL), taken completions (CQ_HEAD), taken records (RECORD_HEAD).
+ *   phase       how the host knows a fresh entry without a tail word. A completion carries a phase
+ *               bit, 1 on the first lap of its ring, inverted on each later one. A record carries
+ *               its lap, a u32 counted from 1 (0 never occurs). Host memory for both rings starts
+ *               zeroed; the device writes the phase last, after all else of the entry is visible
+ *               (release); the host reads it first (acquire).
+ *   credit      entries that the host has taken and so given back, by CQ_HEAD and RECORD_HEAD. A
+ *               device without credit stalls before the step or completion that needs it. It never
+ *               overwrites and never drops.
+ *   order       the commands of one queue run and complete in the order in which they were
+ *               submitted. A DECODE's records are visible before its completion, which is visible
+ *               before the records of the DECODE after it. There is no order between queues.
+ *   program     what the compiler makes from a model and a chip file (userlib/spec/container.h). It
+ *               is written, verified, then activated; slots and DECODE need an active one.
+ *   slot        0 to slots_max - 1: a sequence's KV, sampling state and generation on the device.
+ *   generation  u32 that the host chooses at SLOT_SET and that every command about the slot must
+ *               repeat; a reuse of the slot changes it, and what names the old one is refused with
+ *               E_STALE.
+ *   block       MR_KV_BLOCK_TOKENS positions of one layer: K[kv_head][16][head_dim], then V, FP16.
+ *   step        the making of one token for every entry of a DECODE.
+ *   epoch       what runs from one host event (a DECODE that reached the head of its queue) on,
+ *               with no further event: its cycles are the program's CLAIM.
+ *   cycle       the device's unit of time; identify.cycle_ps says how long it lasts.
  *
  * A request, step by step
  *   1. The host writes a command at SQ[tail mod entries], with a request id of its choice that no
- * other outstanding command of the queue has, then tail + 1 to SQ_TAIL (after the command is
- * visible).
+ *      other outstanding command of the queue has, then tail + 1 to SQ_TAIL (after the command is
+ *      visible).
  *   2. The device reads it, refuses it or carries it out, and writes records as they are made.
  *   3. It writes a completion with the request id, and raises the queue's vector where it is armed.
  *   4. The host takes records and completion, then writes RECORD_HEAD and CQ_HEAD, now or batched.
  *   Arming: the host writes 1 to ARM, reads any register (so that the write has arrived), then
- * looks at its rings once more; only when they are empty may it sleep. The device raises the vector
- * after the next entry that it makes visible, once, and is disarmed.
+ *   looks at its rings once more; only when they are empty may it sleep. The device raises the
+ *   vector after the next entry that it makes visible, once, and is disarmed.
  *
- * Bring-up: wait for STATUS.READY = 0; write ADMIN_* ; CONTROL.ENABLE = 1; wait at most TIMEOUT_MS
+ * Bring-up: wait for STATUS.READY = 0; write ADMIN_*; CONTROL.ENABLE = 1; wait at most TIMEOUT_MS
  * for STATUS.READY = 1; IDENTIFY; QUEUE_CREATE; PROGRAM. Clearing ENABLE stops every queue, forgets
  * every slot and keeps the program; READY = 0 says that no DMA will follow.
  *
@@ -112,17 +121,20 @@
 #define MR_LPU_DB_RECORD_HEAD  0x08u
 #define MR_LPU_DB_ARM          0x0cu /* 1 = raise the vector after the next entry, once */
 
-/* ---- completions and records ------------------------------------------------------------------
- */
+/* ---- completions and records ---------------------------------------------------------------- */
 
 /*
  * status: 0, or the magnitude of an enum mr_status:
- *   E_INVALID a reserved field or unknown flag is set · E_NOT_SUPPORTED opcode, log or option not
- * built E_RANGE a number outside what this header or IDENTIFY allows · E_DMA_FAULT IOVA not mapped
- * so E_STALE slot, owner or generation does not match · E_CHECKSUM CRC or hash · E_TRUNCATED KV
- * missing E_NOT_ACTIVE no program · E_BUSY slots open · E_EXISTS · E_NOT_FOUND queue ·
- * E_KV_EXHAUSTED E_CONTEXT_FULL · E_FORMAT, E_VERSION container · E_SRAM_FULL · E_DEVICE A refused
- * command has had no effect, unless it says otherwise.
+ *   E_INVALID        a reserved field or unknown flag is set
+ *   E_NOT_SUPPORTED  opcode, log or option not built
+ *   E_RANGE          a number outside what this header or IDENTIFY allows
+ *   E_DMA_FAULT      IOVA not mapped with this access
+ *   E_STALE          slot, owner or generation does not match
+ *   E_CHECKSUM       CRC or hash differs
+ *   E_TRUNCATED      KV missing below the position
+ *   E_NOT_ACTIVE     no program; E_BUSY: slots are open; E_FORMAT, E_VERSION, E_SRAM_FULL: container
+ *   E_EXISTS, E_NOT_FOUND, E_KV_EXHAUSTED, E_CONTEXT_FULL, E_DEVICE: as millrace/status.h says
+ * A refused command has had no effect, unless it says otherwise.
  */
 struct mr_lpu_completion {
 	uint32_t request; /* of the command */
@@ -157,8 +169,7 @@ MR_LPU_AT(mr_lpu_record, status, 22);
 MR_LPU_AT(mr_lpu_record, logprob, 24);
 MR_LPU_AT(mr_lpu_record, phase, 28);
 
-/* ---- commands ---------------------------------------------------------------------------------
- */
+/* ---- commands ------------------------------------------------------------------------------- */
 
 enum mr_lpu_opcode {
 	/* admin queue */
@@ -382,8 +393,7 @@ MR_LPU_SIZE(mr_lpu_decode_entry, 64);
 MR_LPU_AT(mr_lpu_decode_entry, forced_iova, 16);
 MR_LPU_AT(mr_lpu_decode_entry, forced_count, 40);
 
-/* ---- what the device tells ---------------------------------------------------------------------
- */
+/* ---- what the device tells ------------------------------------------------------------------ */
 
 #define MR_LPU_KV_FP16 1u
 
