@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The chat template of the model, rendered safely: the template's own control tokens are tokens, and a
- * control token spelled inside a message's content is plain text.
+ * The chat template of the model, rendered safely: the template's own control tokens are tokens,
+ * and a control token spelled inside a message's content is plain text.
  */
 #ifndef MR_DRIVER_MODEL_CHAT_H
 #define MR_DRIVER_MODEL_CHAT_H
@@ -19,8 +19,8 @@ struct mr_chat_message {
 };
 
 /*
- * Renders to ids. Returns the number of ids, MR_E_MODEL where the file's template is not one that is
- * known here, MR_E_TOO_LARGE or MR_E_CONTEXT_FULL as mr_encode. Allocates nothing.
+ * Renders to ids. Returns the number of ids, MR_E_MODEL where the file's template is not one that
+ * is known here, MR_E_TOO_LARGE or MR_E_CONTEXT_FULL as mr_encode. Allocates nothing.
  */
 int mr_chat_encode(const struct mr_model *model, struct mr_token_work *work,
 		   const struct mr_chat_message *messages, size_t count, int add_generation_prompt,

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A model, opened: hyperparameters, tensors by their place in a layer, tokeniser, chat template. Built
- * on the GGUF reader (gguf.h); used by the backends' load, by driver/compile and by driver/sched.
+ * A model, opened: hyperparameters, tensors by their place in a layer, tokeniser, chat template.
+ * Built on the GGUF reader (gguf.h); used by the backends' load, by driver/compile and by
+ * driver/sched.
  *
  * The file stays mapped read-only while the model is open; every pointer below points into that
- * mapping or into the model and dies with mr_model_close. No length or offset in the file is trusted.
+ * mapping or into the model and dies with mr_model_close. No length or offset in the file is
+ * trusted.
  */
 #ifndef MR_DRIVER_MODEL_MODEL_H
 #define MR_DRIVER_MODEL_MODEL_H
@@ -43,7 +45,7 @@ struct mr_model {
 	struct mr_model_layer *layers;
 	struct mr_tokenizer *tokenizer;
 	const struct mr_gguf *gguf;
-	const char *name;	 /* general.name, or "" */
+	const char *name;         /* general.name, or "" */
 	const char *architecture; /* "llama" */
 	uint32_t eos, bos;
 	uint32_t stop[8]; /* ids that end an answer: EOS and the file's other end tokens */
@@ -51,9 +53,10 @@ struct mr_model {
 };
 
 /*
- * Opens @path. Returns 0, MR_E_NOT_FOUND, MR_E_IO, MR_E_FORMAT, MR_E_TRUNCATED, MR_E_RANGE, MR_E_MODEL
- * (architecture, tensor type or pre-tokeniser not supported), MR_E_NO_MEMORY. Where it fails, @why (may be
- * NULL) gets one sentence that names the key or tensor, at most @why_bytes with its NUL.
+ * Opens @path. Returns 0, MR_E_NOT_FOUND, MR_E_IO, MR_E_FORMAT, MR_E_TRUNCATED, MR_E_RANGE,
+ * MR_E_MODEL (architecture, tensor type or pre-tokeniser not supported), MR_E_NO_MEMORY. Where it
+ * fails, @why (may be NULL) gets one sentence that names the key or tensor, at most @why_bytes with
+ * its NUL.
  */
 int mr_model_open(const char *path, struct mr_model **model, char *why, size_t why_bytes);
 void mr_model_close(struct mr_model *model);

@@ -2,9 +2,10 @@
 /*
  * Byte-level BPE: text to token ids and back, as the model's file describes it.
  *
- * A tokenizer is constant after creation and may be shared by threads; a struct mr_token_work is one
- * thread's scratch memory, made once, so that encoding allocates nothing. Text is bytes with a length:
- * NULs and ill-formed UTF-8 are input, not errors (each maximal ill-formed subpart reads as U+FFFD).
+ * A tokenizer is constant after creation and may be shared by threads; a struct mr_token_work is
+ * one thread's scratch memory, made once, so that encoding allocates nothing. Text is bytes with a
+ * length: NULs and ill-formed UTF-8 are input, not errors (each maximal ill-formed subpart reads as
+ * U+FFFD).
  */
 #ifndef MR_DRIVER_MODEL_TOKENIZER_H
 #define MR_DRIVER_MODEL_TOKENIZER_H
@@ -35,18 +36,21 @@ void mr_token_work_destroy(struct mr_token_work *work);
 int mr_encode(const struct mr_tokenizer *tokenizer, struct mr_token_work *work, const char *text,
 	      size_t bytes, unsigned flags, uint32_t *ids, size_t cap);
 
-/* The bytes of one id (not NUL-terminated, may be part of a character); NULL for an id not in the vocabulary. */
+/* The bytes of one id (not NUL-terminated, may be part of a character); NULL for an id not in the
+ * vocabulary. */
 const char *mr_token_bytes(const struct mr_tokenizer *tokenizer, uint32_t id, size_t *bytes);
 int mr_token_is_control(const struct mr_tokenizer *tokenizer, uint32_t id);
 
-/* A stream of ids turned into text; holds back an incomplete UTF-8 character until the rest comes. */
+/* A stream of ids turned into text; holds back an incomplete UTF-8 character until the rest comes.
+ */
 struct mr_detok {
 	unsigned char held[4];
 	unsigned held_bytes;
 };
 #define MR_DETOK_MAX 1024 /* bytes that one push can yield */
 
-/* Writes the text that @id completes to @out (MR_DETOK_MAX bytes); returns its length. Control ids give none. */
+/* Writes the text that @id completes to @out (MR_DETOK_MAX bytes); returns its length. Control ids
+ * give none. */
 size_t mr_detok_push(const struct mr_tokenizer *tokenizer, struct mr_detok *state, uint32_t id,
 		     char *out);
 /* At the end: U+FFFD for what is still held, if anything. */
