@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The chat template of the model, rendered safely: the template's own control tokens are tokens,
- * and a control token spelled inside a message's content is plain text.
+ * and a control token spelled inside a message's content or role is plain text.
+ *
+ * A GGUF carries its template as a program (Jinja). It is not run: a template that is known here is
+ * recognised by its text and rendered by code of ours. Known is the ChatML form with a default
+ * system prompt that SmolLM2 carries.
  */
 #ifndef MR_DRIVER_MODEL_CHAT_H
 #define MR_DRIVER_MODEL_CHAT_H
@@ -20,13 +24,18 @@ struct mr_chat_message {
 
 /*
  * Renders to ids. Returns the number of ids, MR_E_MODEL where the file's template is not one that
- * is known here, MR_E_TOO_LARGE or MR_E_CONTEXT_FULL as mr_encode. Allocates nothing.
+ * is known here, MR_E_TOO_LARGE (a message's content has more bytes than @work was made for, or its
+ * role more than 100) or MR_E_CONTEXT_FULL as mr_encode. Allocates nothing.
  */
 int mr_chat_encode(const struct mr_model *model, struct mr_token_work *work,
 		   const struct mr_chat_message *messages, size_t count, int add_generation_prompt,
 		   uint32_t *ids, size_t cap);
-/* Renders to text, for people; returns its length or MR_E_TOO_LARGE. */
+/* Renders to text, for people, without a NUL; returns its length, MR_E_MODEL or MR_E_TOO_LARGE. */
 int mr_chat_render(const struct mr_model *model, const struct mr_chat_message *messages,
 		   size_t count, int add_generation_prompt, char *out, size_t cap);
+
+/* Whether the model's template is known, and the template's tokens. Called once by mr_model_open.
+ */
+struct mr_chat_ids mr_chat_recognise(const struct mr_model *model);
 
 #endif /* MR_DRIVER_MODEL_CHAT_H */

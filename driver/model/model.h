@@ -50,16 +50,24 @@ struct mr_model {
 	uint32_t eos, bos;
 	uint32_t stop[8]; /* ids that end an answer: EOS and the file's other end tokens */
 	uint32_t stop_count;
+	struct mr_chat_ids {
+		uint32_t known;      /* 1 where chat.h can render the file's template */
+		uint32_t start, end; /* <|im_start|> and <|im_end|> */
+	} chat;
 };
 
 /*
- * Opens @path. Returns 0, MR_E_NOT_FOUND, MR_E_IO, MR_E_FORMAT, MR_E_TRUNCATED, MR_E_RANGE,
- * MR_E_MODEL (architecture, tensor type or pre-tokeniser not supported), MR_E_NO_MEMORY. Where it
- * fails, @why (may be NULL) gets one sentence that names the key or tensor, at most @why_bytes with
- * its NUL.
+ * Opens @path. Returns 0, MR_E_NOT_FOUND, MR_E_PERMISSION, MR_E_IO, MR_E_FORMAT, MR_E_VERSION,
+ * MR_E_TRUNCATED, MR_E_TOO_LARGE, MR_E_RANGE, MR_E_MODEL (architecture, tensor type or
+ * pre-tokeniser not supported) or MR_E_NO_MEMORY. Where it fails, @why (may be NULL) gets one
+ * sentence that names the key or tensor, at most @why_bytes with its NUL. An unknown chat template
+ * is no failure: see chat.known.
  */
 int mr_model_open(const char *path, struct mr_model **model, char *why, size_t why_bytes);
-void mr_model_close(struct mr_model *model);
+/* The same from memory, which must be 8-byte aligned and stay as it is until mr_model_close. */
+int mr_model_open_memory(const void *data, size_t bytes, struct mr_model **model, char *why,
+			 size_t why_bytes);
+void mr_model_close(struct mr_model *model); /* NULL is allowed */
 
 /* A tensor of the file by its GGUF name, such as "blk.7.ffn_down.weight". 0 or MR_E_NOT_FOUND. */
 int mr_model_tensor(const struct mr_model *model, const char *name, struct mr_tensor *out);

@@ -22,7 +22,8 @@ int mr_tokenizer_create(const struct mr_gguf *gguf, struct mr_tokenizer **tokeni
 void mr_tokenizer_destroy(struct mr_tokenizer *tokenizer);
 uint32_t mr_tokenizer_vocab(const struct mr_tokenizer *tokenizer);
 
-/* Scratch for texts of up to @text_bytes. */
+/* Scratch for texts of up to @text_bytes, some 100 bytes a byte; 0, MR_E_TOO_LARGE (64 MiB) or
+ * MR_E_NO_MEMORY. */
 int mr_token_work_create(const struct mr_tokenizer *tokenizer, size_t text_bytes,
 			 struct mr_token_work **work);
 void mr_token_work_destroy(struct mr_token_work *work);
@@ -31,7 +32,8 @@ void mr_token_work_destroy(struct mr_token_work *work);
 
 /*
  * Encodes @bytes bytes of @text into at most @cap ids at @ids. Returns the number of ids,
- * MR_E_TOO_LARGE (more than @work holds) or MR_E_CONTEXT_FULL (more than @cap ids).
+ * MR_E_TOO_LARGE (more than @work holds), MR_E_CONTEXT_FULL (more than @cap ids; @ids is then
+ * undefined) or MR_E_INVALID (unknown flags). n log n in the longest word; allocates nothing.
  */
 int mr_encode(const struct mr_tokenizer *tokenizer, struct mr_token_work *work, const char *text,
 	      size_t bytes, unsigned flags, uint32_t *ids, size_t cap);
@@ -40,6 +42,8 @@ int mr_encode(const struct mr_tokenizer *tokenizer, struct mr_token_work *work, 
  * vocabulary. */
 const char *mr_token_bytes(const struct mr_tokenizer *tokenizer, uint32_t id, size_t *bytes);
 int mr_token_is_control(const struct mr_tokenizer *tokenizer, uint32_t id);
+/* The control token spelled @text, such as "<|im_end|>". 0 or MR_E_NOT_FOUND. */
+int mr_tokenizer_control(const struct mr_tokenizer *tokenizer, const char *text, uint32_t *id);
 
 /* A stream of ids turned into text; holds back an incomplete UTF-8 character until the rest comes.
  */
