@@ -39,12 +39,13 @@ extern const struct mr_clock mr_clock_monotonic;
 
 #define MR_PROMPT_BYTES_MAX (64u << 10)
 
-#define MR_REQUEST_CHAT	  1u /* text is a user's message: render it through the model's chat template */
-#define MR_REQUEST_TOKENS 2u /* the prompt is request->tokens already, not text */
+#define MR_REQUEST_CHAT \
+	1u /* text is a user's message: render it through the model's chat template */
+#define MR_REQUEST_TOKENS     2u /* the prompt is request->tokens already, not text */
 #define MR_REQUEST_IGNORE_EOS 4u /* only max_tokens, stop tokens and the context end it */
 
 enum mr_finish {
-	MR_FINISH_STOP,	  /* EOS or a stop token */
+	MR_FINISH_STOP,   /* EOS or a stop token */
 	MR_FINISH_LENGTH, /* max_tokens made, or the context is full */
 	MR_FINISH_CANCEL,
 	MR_FINISH_ERROR,
@@ -53,7 +54,7 @@ enum mr_finish {
 struct mr_token {
 	uint32_t token;
 	uint32_t position; /* in the sequence, prompt included */
-	uint32_t index;	   /* of the answer, from 0 */
+	uint32_t index;    /* of the answer, from 0 */
 	float logprob;
 	uint64_t cycles;  /* the device's, for this step; 0 = unknown */
 	uint64_t seen_ns; /* when the driver saw the device's record */
@@ -63,14 +64,18 @@ struct mr_end {
 	int32_t status; /* 0, or why it failed */
 	enum mr_finish finish;
 	uint32_t prompt_tokens;
-	uint32_t tokens; /* of the answer */
+	uint32_t tokens;                                              /* of the answer */
 	uint64_t submit_ns, start_ns, prefilled_ns, first_ns, end_ns; /* clock; 0 = not reached */
-	uint64_t cycles;		   /* the device's, all steps */
-	uint64_t copies[MR_COPY_SITES]; /* payload bytes of this request by site, from MR_COPY_SITES_FIRST */
+	uint64_t cycles;                                              /* the device's, all steps */
+	uint64_t copies
+		[MR_COPY_SITES]; /* payload bytes of this request by site, from MR_COPY_SITES_FIRST */
 };
 
 struct mr_front_ops {
-	/* How many more tokens of @request can be taken now. */
+	/*
+	 * How many more tokens of @request can be taken now. Requests of one client may share that room: a
+	 * DECODE never makes more tokens for all of a client's requests than the least of them has credit.
+	 */
 	uint32_t (*credit)(void *front, const struct mr_request *request);
 	void (*token)(void *front, struct mr_request *request, const struct mr_token *token);
 	void (*end)(void *front, struct mr_request *request, const struct mr_end *end);
@@ -79,17 +84,17 @@ struct mr_front_ops {
 /* An entry of the pool. The front fills the first part; the rest is the orchestrator's. */
 struct mr_request {
 	const struct mr_front_ops *ops;
-	void *front;	      /* passed to ops */
+	void *front;            /* passed to ops */
 	uint64_t front_word[4]; /* the front's own, zero at first */
-	uint64_t client;      /* who: a ring connection or a wire key id */
-	uint64_t key;	      /* the client's name for it */
-	uint32_t flags;	      /* MR_REQUEST_* */
-	uint32_t max_tokens;  /* of the answer, 1 or more */
+	uint64_t client;        /* who: a ring connection or a wire key id */
+	uint64_t key;           /* the client's name for it */
+	uint32_t flags;         /* MR_REQUEST_* */
+	uint32_t max_tokens;    /* of the answer, 1 or more */
 	struct mr_sampling sampling;
-	char *text;	      /* MR_PROMPT_BYTES_MAX bytes, the pool's */
-	uint32_t text_bytes;  /* of the prompt */
-	uint32_t *tokens;     /* context entries, the pool's: prompt, then answer */
-	uint32_t token_count; /* with MR_REQUEST_TOKENS: of the prompt */
+	char *text;                     /* MR_PROMPT_BYTES_MAX bytes, the pool's */
+	uint32_t text_bytes;            /* of the prompt */
+	uint32_t *tokens;               /* context entries, the pool's: prompt, then answer */
+	uint32_t token_count;           /* with MR_REQUEST_TOKENS: of the prompt */
 	uint64_t copies[MR_COPY_SITES]; /* what the front copied for it, by site */
 };
 
@@ -98,10 +103,10 @@ struct mr_sched_options {
 	struct mr_device *prefill; /* may be the same device as decode */
 	struct mr_device *decode;
 	const struct mr_clock *clock; /* NULL = mr_clock_monotonic */
-	uint32_t requests;	/* entries of the pool; 0 = 256 */
-	uint32_t batch_max;	/* sequences in a DECODE; 0 = the device's */
-	uint32_t chunk;		/* tokens a prefill call; 0 = 128 */
-	uint32_t steps;		/* steps a DECODE when nobody waits to join; 0 = 1 */
+	uint32_t requests;            /* entries of the pool; 0 = 256 */
+	uint32_t batch_max;           /* sequences in a DECODE; 0 = the device's */
+	uint32_t chunk;               /* tokens a prefill call; 0 = 128 */
+	uint32_t steps;               /* steps a DECODE when nobody waits to join; 0 = 1 */
 };
 
 int mr_sched_create(const struct mr_sched_options *options, struct mr_sched **sched);
@@ -114,14 +119,19 @@ void mr_sched_abandon(struct mr_sched *sched, struct mr_request *request);
 
 /*
  * Queues the request, first come first served. Returns 0, or a status and then the entry is the pool's
- * again and front->end is not called: MR_E_INVALID, MR_E_RANGE (sampling), MR_E_CONTEXT_FULL (with the
- * answer it does not fit), MR_E_MODEL (no chat template).
+ * again and front->end is not called: MR_E_INVALID (no ops, no token, unknown flags, max_tokens 0),
+ * MR_E_RANGE (sampling, token ids), MR_E_EXISTS (a live request of this client has this key),
+ * MR_E_TOO_LARGE (text_bytes), MR_E_CONTEXT_FULL (with the answer it does not fit), MR_E_MODEL (no
+ * tokeniser or chat template), or why a device was lost for good.
  */
 int mr_sched_submit(struct mr_sched *sched, struct mr_request *request);
 
 /* Ends the request named by (client, key); front->end follows with MR_E_CANCELLED. 0 or MR_E_NOT_FOUND. */
 int mr_sched_cancel(struct mr_sched *sched, uint64_t client, uint64_t key);
-/* Ends all of a client's requests; returns how many. */
+/*
+ * Ends all of a client's requests; returns how many. front->end is called from mr_sched_poll, never from
+ * here: fronts may cancel and submit from inside token and end.
+ */
 int mr_sched_cancel_client(struct mr_sched *sched, uint64_t client);
 
 /* One turn: takes device events, posts what can be posted. Returns how much was done, 0 = idle. */
