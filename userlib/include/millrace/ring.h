@@ -7,36 +7,43 @@
  * CONCEPTS
  *
  *   ring memory   One memfd a client, made by the server in 4 KiB shmem pages, sealed against
- * shrinking, growing and further seals, mapped read-write by both, never seen by a device. From
- *                 offset 0: a header page, the submission queue, the completion queue, the data
- * area. SQE, CQE      Submission and completion queue entries, 64 bytes, one cache line each, in
- * arrays of a power of two. One thread of the client produces SQEs and consumes CQEs; one thread of
- *                 the server does the reverse.
+ *                 shrinking, growing and further seals, mapped read-write by both, never seen by a
+ *                 device. From offset 0: a header page, the submission queue, the completion queue,
+ *                 the data area.
+ *   SQE, CQE      Submission and completion queue entries, 64 bytes, one cache line each, in arrays
+ *                 of a power of two. One thread of the client produces SQEs and consumes CQEs; one
+ *                 thread of the server does the reverse.
  *   index         A free-running 32-bit count of entries; entry n lies in element n mod entries.
- * Rings start at the indices that sq_head and cq_head hold when the client gets the memory (not
- * zero: every ring passes 2^32 early in its life). published     The word inside an entry that says
- * it is there: entry n is published by storing (uint32_t)(n + 1) into its `published` with release
- * order, after all else in it is written. Until then the word holds n + 1 - entries. Any other
- * value is a broken peer. There is no tail word: the consumer polls the one line that it is about
- * to read. credit        A head word counts the entries that its consumer is done with; its only
- * use is to give their room back. sq_head says how far SQEs, and the bytes of the data area that
- * they name, may be reused: the server has copied what it needs before it moves sq_head. cq_head
- * says how many CQEs the client has room for. key           The client's 64-bit name for a request,
- * any value, unique among its SUBMITs under way. A sequence and a prefix go by the key of the
- * request that made them. request       What one SQE asks. Each SQE that the server takes is
- * answered by exactly one DONE or ERROR with its key; a SUBMIT also by TOKENs before that. Room for
- * the one DONE or ERROR is set aside when the SQE is taken, so a full completion queue delays SQEs
- * and tokens, of this client alone, and loses nothing. data area     Bytes for prompts and
- * parameter blocks, filled by the client as it likes. Offsets count from the area's start. The
- * server reads each byte once, into private memory, before it looks at it. wake-up word
- * sq_need_wakeup and cq_need_wakeup, by which a side that wants to sleep asks to be woken through
- * its eventfd. The sleeper stores its bits, full fence, looks at the ring again, and sleeps only
- * when there is still nothing. The waker publishes, full fence, reads the word; if it is set:
- * clears it, then writes 1 to the eventfd. Without either fence wake-ups are lost. heartbeat
- * CLOCK_MONOTONIC nanoseconds that the server stores some hundred times a second while it polls; it
- * stands still while sq_need_wakeup is not 0 (the server sleeps). vocabulary    A read-only memfd
- * of the model's tokens as bytes, the same for all clients, so that a client turns tokens into text
- * itself.
+ *                 Rings start at the indices that sq_head and cq_head hold when the client gets the
+ *                 memory (not zero: every ring passes 2^32 early in its life).
+ *   published     The word inside an entry that says it is there: entry n is published by storing
+ *                 (uint32_t)(n + 1) into its `published` with release order, after all else in it
+ *                 is written. Until then the word holds n + 1 - entries. Any other value is a
+ *                 broken peer. There is no tail word: the consumer polls the one line that it is
+ *                 about to read.
+ *   credit        A head word counts the entries that its consumer is done with; its only use is to
+ *                 give their room back. sq_head says how far SQEs, and the bytes of the data area
+ *                 that they name, may be reused: the server has copied what it needs before it
+ *                 moves sq_head. cq_head says how many CQEs the client has room for.
+ *   key           The client's 64-bit name for a request, any value, unique among its SUBMITs under
+ *                 way. A sequence and a prefix go by the key of the request that made them.
+ *   request       What one SQE asks. Each SQE that the server takes is answered by exactly one DONE
+ *                 or ERROR with its key; a SUBMIT also by TOKENs before that. Room for the one DONE
+ *                 or ERROR is set aside when the SQE is taken, so a full completion queue delays
+ *                 SQEs and tokens, of this client alone, and loses nothing.
+ *   data area     Bytes for prompts and parameter blocks, filled by the client as it likes. Offsets
+ *                 count from the area's start. The server reads each byte once, into private
+ *                 memory, before it looks at it.
+ *   wake-up word  sq_need_wakeup and cq_need_wakeup, by which a side that wants to sleep asks to be
+ *                 woken through its eventfd. The sleeper stores its bits, full fence, looks at the
+ *                 ring again, and sleeps only when there is still nothing. The waker publishes,
+ *                 full fence, reads the word; if it is set: clears it, then writes 1 to the
+ *                 eventfd. Without either fence wake-ups are lost.
+ *   heartbeat     CLOCK_MONOTONIC nanoseconds that the server stores some hundred times a second
+ *                 while it polls; it stands still while sq_need_wakeup is not 0 (the server
+ *                 sleeps).
+ *   vocabulary    A read-only memfd of the model's tokens as bytes, the same for all clients, so
+ *                 that a client turns tokens into text itself.
  *
  * ORDERING. Each shared word has one label for each side; the label names its partner.
  *
@@ -72,12 +79,16 @@
  * REFUSALS of an SQE come as ERROR with the status below and with `token` naming the field:
  * its offset in struct mr_sqe, or MR_FIELD_PARAMS plus its offset in struct mr_params.
  *   MR_E_NOT_SUPPORTED  unknown operation; operation, flag or parameter that this server has not
- * built MR_E_VERSION        flag bits, or a parameter version, or bytes after the known parameters,
- * unknown MR_E_INVALID        a reserved field, or one that the operation does not use, is not 0;
- * no prompt MR_E_RANGE          offset and length leave the data area, or are not aligned; a token
- * id outside the vocabulary; a sampling value outside its range; max_tokens is 0 MR_E_TOO_LARGE the
- * prompt is longer than prompt_bytes_max MR_E_TRUNCATED      the parameter block is shorter than
- * its version's MR_E_EXISTS         the key names a request of this client that is under way
+ *                       built
+ *   MR_E_VERSION        flag bits, or a parameter version, or bytes after the known parameters,
+ *                       unknown
+ *   MR_E_INVALID        a reserved field, or one that the operation does not use, is not 0; no
+ *                       prompt
+ *   MR_E_RANGE          offset and length leave the data area, or are not aligned; a token id
+ *                       outside the vocabulary; a sampling value outside its range; max_tokens is 0
+ *   MR_E_TOO_LARGE      the prompt is longer than prompt_bytes_max
+ *   MR_E_TRUNCATED      the parameter block is shorter than its version's
+ *   MR_E_EXISTS         the key names a request of this client that is under way
  *   MR_E_QUOTA          requests_max requests of this client are under way
  *   MR_E_FULL           the server has no request entry free; try again
  *   MR_E_NOT_FOUND      the target of CANCEL or RELEASE is not under way
