@@ -4,6 +4,7 @@
  * for clients on this host. tools/cmd_serve.c creates it and runs it through struct mr_front.
  *
  *   listen.c   control plane: socket, credentials, handshake, hang-ups
+ *   client.c   a connection's state: made, hung up on, freed when its last request has ended
  *   memory.c   the memfds: ring memory of a client, vocabulary of all
  *   server.c   the loop's turn: takes SQEs from every client, gives credit, arms and wakes
  *   sqe.c      checks one SQE, copied out of hostile memory, and makes a request of it
@@ -37,6 +38,7 @@ struct mr_ring_server_options {
 	uint32_t socket_mode;  /* permissions of the socket file; 0 = 0600 */
 	uint32_t uid_count;    /* entries of uids */
 	const uint32_t *uids;  /* users let in besides root and our own */
+	uint32_t context;      /* entries of mr_request.tokens; 0 = token prompts are refused */
 	uint32_t first_index; /* where rings start; 0 = 2^32 - 256, so that all of them wrap soon */
 };
 

@@ -48,7 +48,7 @@ struct mr_ring {
 	struct mr_sqe *sq;
 	const struct mr_cqe *cq;
 	unsigned char *data;
-	uint64_t *data_end; /* for each SQE: where the data area's use ended when it was pushed */
+	uint64_t *data_end; /* two rounds of SQEs: data_used as each was pushed */
 	struct mr_ring_private *own;
 	uint64_t data_bytes;
 	uint32_t sq_mask;
@@ -264,7 +264,7 @@ inline int mr_ring_push(struct mr_ring *ring, const struct mr_sqe *sqe)
 	slot->target = sqe->target;
 	slot->reserved[0] = sqe->reserved[0];
 	slot->reserved[1] = sqe->reserved[1];
-	ring->data_end[index & ring->sq_mask] = ring->data_used;
+	ring->data_end[index & (2 * ring->sq_mask + 1)] = ring->data_used;
 	ring->sq_index = index + 1;
 	__atomic_store_n(&slot->published, index + 1, __ATOMIC_RELEASE); /* SQ_PUBLISH */
 	mr_ring_wake(ring, MR_WAKEUP_ENTRY);
