@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The subcommands of `millrace model` that lie in files of their own: cmd_model.c dispatches to them.
- * argv[0] is the subcommand's name; each parses its own options, --help included, and returns an exit
- * status (tools.h).
+ * The subcommands of `millrace model` that lie in files of their own: cmd_model.c dispatches to
+ * them. argv[0] is the subcommand's name; each parses its own options, --help included, and returns
+ * an exit status (tools.h).
  */
 #ifndef MR_TOOLS_MODEL_CMDS_H
 #define MR_TOOLS_MODEL_CMDS_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the commands of `millrace` share: how a command is declared, how devices are opened from options,
- * the machine's facts, latency summaries. One command, one file: tools/cmd_<name>.c.
+ * What the commands of `millrace` share: how a command is declared, how devices are opened from
+ * options, the machine's facts, latency summaries. One command, one file: tools/cmd_<name>.c.
  */
 #ifndef MR_TOOLS_TOOLS_H
 #define MR_TOOLS_TOOLS_H
@@ -16,11 +16,12 @@
 struct tool_command {
 	const char *name;
 	const char *summary; /* one line for --help */
-	int (*run)(int argc, char **argv); /* argv[0] is the command's name; returns an exit status */
+	int (*run)(int argc,
+		   char **argv); /* argv[0] is the command's name; returns an exit status */
 };
-#define TOOL_COMMAND(ident, text, fn)                                                              \
-	static const struct tool_command tool_command_##ident = {#ident, text, fn};                \
-	static const struct tool_command *const tool_command_ref_##ident                           \
+#define TOOL_COMMAND(ident, text, fn)                                               \
+	static const struct tool_command tool_command_##ident = {#ident, text, fn}; \
+	static const struct tool_command *const tool_command_ref_##ident            \
 		__attribute__((used, section("tool_commands"))) = &tool_command_##ident
 
 /* Exit statuses of every command. */
@@ -31,7 +32,7 @@ struct tool_devices_options {
 	const char *device;  /* "lpu" (default), "cpu", "nil": the decode device */
 	const char *kernels; /* of the CPU backend; NULL = the widest */
 	const char *chip;    /* chip file of the simulated LPU; NULL = mr1 */
-	uint32_t chips;	     /* of the simulated LPU; 0 = 2 */
+	uint32_t chips;      /* of the simulated LPU; 0 = 2 */
 	const char *fault;   /* "sram-zero=TENSOR": passed to the simulated LPU; NULL = none */
 	uint32_t slots, context;
 	int no_huge;
@@ -49,10 +50,12 @@ int tool_devices_open(const struct tool_devices_options *options, const struct m
 		      struct tool_devices *out);
 void tool_devices_close(struct tool_devices *devices);
 
-/* Opens a model, or says on stderr why not. NULL path = MR_MODEL, then the cache that `make model` fills. */
+/* Opens a model, or says on stderr why not. NULL path = MR_MODEL, then the cache that `make model`
+ * fills. */
 struct mr_model *tool_model_open(const char *path);
 
-/* The machine's facts: CPU flags, cores, caches, kernel, load, huge pages. The same wherever figures are. */
+/* The machine's facts: CPU flags, cores, caches, kernel, load, huge pages. The same wherever
+ * figures are. */
 struct json_object *tool_facts_json(void);
 void tool_facts_print(FILE *out);
 
