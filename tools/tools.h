@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the commands of `millrace` share: how a command is declared, how devices are opened from
- * options, the machine's facts, latency summaries. One command, one file: tools/cmd_<name>.c.
+ * What the commands of `millrace` share: how a command is declared, how devices are opened from options,
+ * the machine's facts, latency summaries. One command, one file: tools/cmd_<name>.c.
  */
 #ifndef MR_TOOLS_TOOLS_H
 #define MR_TOOLS_TOOLS_H
@@ -16,8 +16,8 @@
 struct tool_command {
 	const char *name;
 	const char *summary; /* one line for --help */
-	int (*run)(int argc,
-		   char **argv); /* argv[0] is the command's name; returns an exit status */
+	/* argv[0] is the command's name; returns an exit status. */
+	int (*run)(int argc, char **argv);
 };
 #define TOOL_COMMAND(ident, text, fn)                                               \
 	static const struct tool_command tool_command_##ident = {#ident, text, fn}; \
@@ -39,6 +39,44 @@ struct tool_devices_options {
 	int quiet; /* no progress on stderr */
 };
 
+/*
+ * The options of a command line that fill the struct above. A command puts TOOL_DEVICE_LONG_OPTIONS into its
+ * getopt_long table, TOOL_DEVICE_HELP into its --help, and offers what getopt_long returns to
+ * tool_device_option: 1 = taken, 0 = not one of them, -1 = refused, after one line on stderr.
+ */
+enum {
+	TOOL_OPT_DEVICE = 0x100,
+	TOOL_OPT_KERNELS,
+	TOOL_OPT_CHIP,
+	TOOL_OPT_CHIPS,
+	TOOL_OPT_FAULT,
+	TOOL_OPT_NO_HUGE,
+	TOOL_OPT_OWN = 0x200 /* a command's own long options start here */
+};
+/* clang-format off: a list of initialisers, not a block of code */
+#define TOOL_DEVICE_LONG_OPTIONS                                        \
+	{"device", required_argument, NULL, TOOL_OPT_DEVICE},           \
+		{"kernels", required_argument, NULL, TOOL_OPT_KERNELS}, \
+		{"chip", required_argument, NULL, TOOL_OPT_CHIP},       \
+		{"chips", required_argument, NULL, TOOL_OPT_CHIPS},     \
+		{"fault", required_argument, NULL, TOOL_OPT_FAULT},     \
+	{                                                               \
+		"no-huge", no_argument, NULL, TOOL_OPT_NO_HUGE          \
+	}
+/* clang-format on */
+#define TOOL_DEVICE_HELP                                                                         \
+	"  --device NAME     decode device: lpu (default), cpu or nil\n"                         \
+	"  --kernels NAME    CPU kernels: scalar or avx2 (default: the widest that runs here)\n" \
+	"  --chip FILE       chip file of the simulated LPU (default: mr1)\n"                    \
+	"  --chips N         chips of the simulated LPU (default: 2)\n"                          \
+	"  --fault SPEC      make the simulated LPU faulty: sram-zero=TENSOR\n"                  \
+	"  --no-huge         4 KiB pages only\n"
+int tool_device_option(int option, const char *value, struct tool_devices_options *out);
+
+/* A whole number in [min, max] from @text; 0, or -1 after one line on stderr that names @option. */
+int tool_parse_number(const char *option, const char *text, uint64_t min, uint64_t max,
+		      uint64_t *out);
+
 /* The arena, the prefill device and the decode device, opened and loaded with @model. */
 struct tool_devices {
 	struct mr_arena *arena;
@@ -50,14 +88,15 @@ int tool_devices_open(const struct tool_devices_options *options, const struct m
 		      struct tool_devices *out);
 void tool_devices_close(struct tool_devices *devices);
 
-/* Opens a model, or says on stderr why not. NULL path = MR_MODEL, then the cache that `make model`
- * fills. */
+/* Opens a model, or says on stderr why not. NULL path = MR_MODEL, then the cache that `make model` fills. */
 struct mr_model *tool_model_open(const char *path);
 
-/* The machine's facts: CPU flags, cores, caches, kernel, load, huge pages. The same wherever
- * figures are. */
+/* The machine's facts: CPU flags, cores, caches, kernel, load, huge pages. The same wherever figures are. */
 struct json_object *tool_facts_json(void);
 void tool_facts_print(FILE *out);
+
+/* A JSON number of @value to 9 digits, which name a float; not finite: NaN or Infinity, as Python reads them. */
+struct json_object *tool_json_number(double value);
 
 /* A hiccup meter: gaps in the time stamp counter seen by a spinning or sampling thread. */
 struct tool_hiccup;

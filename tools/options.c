@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+/* What several commands read and write alike: shared options, numbers in and out. */
+#include <errno.h>
+#include <json-c/json.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tools/tools.h"
+
+int tool_parse_number(const char *option, const char *text, uint64_t min, uint64_t max,
+		      uint64_t *out)
+{
+	char *end;
+
+	errno = 0;
+	*out = strtoull(text, &end, 10);
+	/* strtoull takes blanks and a sign; a command line should not. */
+	if (text[0] >= '0' && text[0] <= '9' && !*end && !errno && *out >= min && *out <= max)
+		return 0;
+	fprintf(stderr, "millrace: %s takes a whole number from %llu to %llu, not '%s'\n", option,
+		(unsigned long long)min, (unsigned long long)max, text);
+	return -1;
+}
+
+int tool_device_option(int option, const char *value, struct tool_devices_options *out)
+{
+	uint64_t n;
+
+	switch (option) {
+	case TOOL_OPT_DEVICE:
+		if (strcmp(value, "lpu") && strcmp(value, "cpu") && strcmp(value, "nil")) {
+			fprintf(stderr, "millrace: --device is lpu, cpu or nil, not '%s'\n", value);
+			return -1;
+		}
+		out->device = value;
+		return 1;
+	case TOOL_OPT_KERNELS:
+		out->kernels = value;
+		return 1;
+	case TOOL_OPT_CHIP:
+		out->chip = value;
+		return 1;
+	case TOOL_OPT_CHIPS:
+		if (tool_parse_number("--chips", value, 1, 4096, &n))
+			return -1;
+		out->chips = (uint32_t)n;
+		return 1;
+	case TOOL_OPT_FAULT:
+		out->fault = value;
+		return 1;
+	case TOOL_OPT_NO_HUGE:
+		out->no_huge = 1;
+		return 1;
+	default:
+		return 0;
+	}
+}
+
+struct json_object *tool_json_number(double value)
+{
+	char text[40];
+
+	if (!isfinite(value))
+		return json_object_new_double(value);
+	snprintf(text, sizeof(text), "%.9g", value);
+	return json_object_new_double_s(value, text);
+}
