@@ -264,7 +264,7 @@ static uint32_t context_needed(struct json_object *logits, struct json_object *p
 
 		most = n > most ? n : most;
 	}
-	if (ppl && vector_length(json_object_object_get(ppl, "tokens")) > most)
+	if (vector_length(json_object_object_get(ppl, "tokens")) > most)
 		most = vector_length(json_object_object_get(ppl, "tokens"));
 	return (uint32_t)most + 1;
 }

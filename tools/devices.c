@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Opens what a command's device options name: the arena, the prefill device and the decode device, both loaded
+ * with the model. The one place in tools/ that knows backends.
+ */
+#include <string.h>
+#include <unistd.h>
+
+#include "driver/model/model.h"
+#include "driver/nil/nil.h"
+#include "tools/tools.h"
+
+struct load_line {
+	const char *name;
+	int on;
+};
+
+static void on_progress(void *arg, unsigned percent)
+{
+	const struct load_line *line = arg;
+
+	if (line->on)
+		fprintf(stderr, "\rloading %s: %u%%%s", line->name, percent,
+			percent == 100 ? "\r\033[K" : "");
+}
+
+static void on_log(void *arg, const char *text)
+{
+	fprintf(stderr, "millrace: %s\n", text);
+}
+
+static int say(const char *what, int status)
+{
+	fprintf(stderr, "millrace: %s: %s (%s)\n", what, mr_strerror(status),
+		mr_status_name(status));
+	return status;
+}
+
+static int open_arena(const struct tool_devices_options *o, struct mr_arena **arena)
+{
+	const struct mr_arena_options options = {
+		.node = -1,
+		.no_huge = o->no_huge,
+		.log = o->quiet ? NULL : on_log,
+	};
+	int status = mr_arena_create(&options, arena);
+
+	return status ? say("the arena", status) : 0;
+}
+
+static int open_nil(const struct tool_devices_options *o, const struct mr_model *model,
+		    struct mr_device **dev)
+{
+	const struct mr_nil_options options = {
+		.slots = o->slots,
+		.context = o->context,
+		.vocab = model->shape.vocab,
+	};
+	int status = mr_nil_open(&options, dev);
+
+	return status ? say("the nil device", status) : 0;
+}
+
+static int load(const struct tool_devices_options *o, const struct mr_model *model,
+		struct mr_device *dev)
+{
+	struct load_line line = {dev->caps.name, !o->quiet && isatty(STDERR_FILENO)};
+	int status = dev->work->load(dev, model, on_progress, &line);
+
+	if (!status)
+		return 0;
+	if (line.on)
+		fputc('\n', stderr);
+	return say(dev->caps.name, status);
+}
+
+int tool_devices_open(const struct tool_devices_options *o, const struct mr_model *model,
+		      struct tool_devices *out)
+{
+	const char *name = o->device ? o->device : "lpu";
+	int status;
+
+	memset(out, 0, sizeof(*out));
+	status = open_arena(o, &out->arena);
+	if (!status && !strcmp(name, "nil"))
+		status = open_nil(o, model, &out->decode);
+	else if (!status)
+		status = say(name, MR_E_NOT_SUPPORTED);
+	if (!status)
+		status = load(o, model, out->decode);
+	if (!status && !out->prefill)
+		out->prefill = out->decode;
+	if (status)
+		tool_devices_close(out);
+	return status;
+}
+
+void tool_devices_close(struct tool_devices *d)
+{
+	if (d->prefill && d->prefill != d->decode)
+		d->prefill->admin->close(d->prefill);
+	if (d->decode)
+		d->decode->admin->close(d->decode);
+	mr_arena_destroy(d->arena);
+	memset(d, 0, sizeof(*d));
+}
