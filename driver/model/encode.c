@@ -200,12 +200,7 @@ static enum mr_char_class class_at(const unsigned char *at, const unsigned char 
 	return MR_CHAR_OTHER;
 }
 
-/*
- * The length of the word at @at: the first split at every \p{N}, then within each part
- * `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`, whose look-ahead
- * does not see beyond the part. @ill is set where the word holds ill-formed UTF-8.
- */
-static size_t next_word(const unsigned char *at, const unsigned char *end, int *ill)
+size_t mr_tokenizer_split(const unsigned char *at, const unsigned char *end, int *ill)
 {
 	const unsigned char *p = at, *last = at;
 	enum mr_char_class class, next = MR_CHAR_OTHER;
@@ -254,7 +249,7 @@ static long encode_plain(const struct mr_tokenizer *t, struct mr_token_work *wor
 {
 	while (at < end) {
 		int ill;
-		size_t bytes = next_word(at, end, &ill);
+		size_t bytes = mr_tokenizer_split(at, end, &ill);
 		uint32_t id = ill ? NO_ID : mr_tokenizer_word(t, at, bytes);
 
 		if (id != NO_ID && t->whole[id]) {

@@ -63,6 +63,13 @@ static inline uint32_t merge_rank(const struct mr_tokenizer *t, uint32_t left, u
 uint32_t mr_tokenizer_word(const struct mr_tokenizer *t, const unsigned char *bytes, size_t count);
 
 /*
+ * The length of the word at @at, below @end: the text is split at every \p{N}, then each part by
+ * `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`, whose look-ahead does not
+ * see beyond the part. @ill is set where the word holds ill-formed UTF-8.
+ */
+size_t mr_tokenizer_split(const unsigned char *at, const unsigned char *end, int *ill);
+
+/*
  * Byte-pair encodes one word by merges alone, without the short cut of `whole`. At most @cap ids go
  * to @ids; returns their number, which may be more.
  */
@@ -77,7 +84,7 @@ struct text_part {
  * texts. */
 int mr_encode_joined(const struct mr_tokenizer *t, struct mr_token_work *work,
 		     const struct text_part *parts, size_t parts_count, uint32_t *ids, size_t cap);
-#define TEXT_SLACK                                                                    \
+#define TEXT_SLACK \
 	128u /* a chat message's role, newline or default text, on top of its content \
 	      */
 
