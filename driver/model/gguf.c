@@ -355,19 +355,19 @@ int mr_gguf_open(const char *path, struct mr_gguf **gguf, char *why_text, size_t
 			      errno == ENOENT   ? MR_E_NOT_FOUND
 			      : errno == EACCES ? MR_E_PERMISSION
 						: MR_E_IO,
-			      "%s: %s", path, strerror(errno));
+			      "%s", strerror(errno));
 	if (fstat(fd, &st) || !S_ISREG(st.st_mode)) {
 		close(fd);
-		return mr_why(&why, MR_E_FORMAT, "%s is not a regular file", path);
+		return mr_why(&why, MR_E_FORMAT, "not a regular file");
 	}
 	if (!st.st_size) {
 		close(fd);
-		return mr_why(&why, MR_E_FORMAT, "%s is empty", path);
+		return mr_why(&why, MR_E_FORMAT, "the file is empty");
 	}
 	map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
 	close(fd);
 	if (map == MAP_FAILED)
-		return mr_why(&why, MR_E_IO, "%s cannot be mapped: %s", path, strerror(errno));
+		return mr_why(&why, MR_E_IO, "the file cannot be mapped: %s", strerror(errno));
 	return open_span(map, (size_t)st.st_size, 1, gguf, &why);
 }
 
