@@ -1,0 +1,375 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * From a model's tensors to a sealed container: sizes, placement, tables, packed weights, claim. A tensor
+ * is packed straight to its place in the container, so weights are held once beside the model's file.
+ */
+#include "driver/compile/compile.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <millrace/lpu_spec.h>
+#include <millrace/status.h>
+
+#include "driver/compile/cost.h"
+#include "driver/compile/place.h"
+#include "driver/model/model.h"
+#include "kernels/cpu/pack.h"
+#include "userlib/spec/container.h"
+#include "userlib/spec/why.h"
+
+struct job {
+	const struct mr_model *model;
+	const struct mr_compile_options *opt;
+	struct mr_why *why;
+	struct mr_program *program;
+	struct placement place;
+	uint64_t *layer_bytes;
+	uint32_t context;
+	int tied; /* one chip holds embedding and head, and they are one matrix */
+
+	/* the container under way */
+	uint8_t *bytes;
+	struct mr_prog_header *header;
+	struct mr_prog_segment *segments;
+	const struct mr_tensor **tensors; /* of each segment */
+	uint32_t segment_count;
+	uint64_t data;                  /* where the next segment's bytes go in the container */
+	uint64_t sram[PLACE_CHIPS_MAX]; /* first free address of each chip */
+};
+
+static uint64_t align(uint64_t n, uint64_t to)
+{
+	return (n + to - 1) / to * to;
+}
+
+static uint32_t layout_of(const struct mr_tensor *t)
+{
+	switch (t->type) {
+	case MR_TENSOR_F32:
+		return MR_LAYOUT_F32;
+	case MR_TENSOR_Q4_1:
+		return MR_LAYOUT_Q4_1X16;
+	case MR_TENSOR_Q8_0:
+		return MR_LAYOUT_Q8_0X16;
+	}
+	return 0;
+}
+
+static uint64_t tensor_bytes(const struct mr_tensor *t)
+{
+	return align(mr_layout_bytes(layout_of(t), t->rows, t->cols), MR_PROG_ALIGN);
+}
+
+/* A layer's tensors in the order of enum mr_ref_tensor. */
+static void layer_tensors(const struct mr_model_layer *l,
+			  const struct mr_tensor *out[MR_REF_TENSORS])
+{
+	const struct mr_tensor *all[MR_REF_TENSORS] = {&l->attn_norm, &l->q,  &l->k,
+						       &l->v,         &l->o,  &l->ffn_norm,
+						       &l->gate,      &l->up, &l->down};
+	memcpy(out, all, sizeof(all));
+}
+
+/* Every matrix must be of a type that the chip multiplies, every vector FP32. */
+static int check_tensor(struct job *j, const struct mr_tensor *t)
+{
+	uint32_t layout = layout_of(t), types = j->opt->chip->types;
+	int ok = t->rows == 1 ? layout == MR_LAYOUT_F32
+			      : (layout == MR_LAYOUT_Q4_1X16 && types & MR_CHIP_TYPE_Q4_1) ||
+					(layout == MR_LAYOUT_Q8_0X16 && types & MR_CHIP_TYPE_Q8_0);
+
+	if (!ok)
+		return mr_why(j->why, MR_E_NOT_SUPPORTED, "%s: chip %s has no product of its type",
+			      t->name, j->opt->chip->name);
+	if (!tensor_bytes(t) || strlen(t->name) >= sizeof(((struct mr_prog_segment *)0)->tensor))
+		return mr_why(j->why, MR_E_MODEL, "%s: size or name", t->name);
+	return 0;
+}
+
+static int check_model(struct job *j)
+{
+	const struct mr_model *m = j->model;
+	const struct mr_tensor *t[MR_REF_TENSORS];
+	int status = check_tensor(j, &m->token_embd);
+
+	if (!status)
+		status = check_tensor(j, &m->output);
+	if (!status)
+		status = check_tensor(j, &m->output_norm);
+	for (uint32_t l = 0; !status && l < m->shape.layers; l++) {
+		layer_tensors(&m->layers[l], t);
+		for (int i = 0; !status && i < MR_REF_TENSORS; i++)
+			status = check_tensor(j, t[i]);
+	}
+	return status;
+}
+
+static int refuse(struct job *j, const struct place_sizes *sizes, uint32_t least)
+{
+	struct mr_fit *fit = &j->program->fit;
+	struct placement other;
+
+	for (uint32_t n = 1; n <= PLACE_CHIPS_MAX && !fit->chips_least; n++)
+		if (place_layers(sizes, j->opt->chip->sram_bytes, n, least, &other))
+			fit->chips_least = n;
+	mr_why(j->why, 0,
+	       "does not fit: %llu bytes of matrices, %llu of norms and %llu of KV for one context "
+	       "of "
+	       "%u tokens; %u x %s have %llu; %s%u",
+	       (unsigned long long)fit->matrices, (unsigned long long)fit->vectors,
+	       (unsigned long long)fit->kv_least, j->context, fit->chips, j->opt->chip->name,
+	       (unsigned long long)fit->sram,
+	       fit->chips_least ? "chips that would do: " : "more chips than ",
+	       fit->chips_least ? fit->chips_least : PLACE_CHIPS_MAX);
+	return MR_E_SRAM_FULL;
+}
+
+/* Sizes, then the cut of the pipeline; fills program->fit. */
+static int place(struct job *j)
+{
+	const struct mr_model *m = j->model;
+	struct mr_fit *fit = &j->program->fit;
+	const struct mr_tensor *t[MR_REF_TENSORS];
+	int shared = m->output.data == m->token_embd.data;
+	uint32_t least = (j->context + MR_KV_BLOCK_TOKENS - 1) / MR_KV_BLOCK_TOKENS;
+
+	j->tied = shared && j->opt->chips == 1;
+	fit->chips = j->opt->chips;
+	fit->sram = j->opt->chip->sram_bytes * j->opt->chips;
+	fit->vectors = tensor_bytes(&m->output_norm);
+	fit->matrices = tensor_bytes(&m->token_embd) + (j->tied ? 0 : tensor_bytes(&m->output));
+	for (uint32_t l = 0; l < m->shape.layers; l++) {
+		layer_tensors(&m->layers[l], t);
+		for (int i = 0; i < MR_REF_TENSORS; i++) {
+			j->layer_bytes[l] += tensor_bytes(t[i]);
+			*(t[i]->rows == 1 ? &fit->vectors : &fit->matrices) += tensor_bytes(t[i]);
+		}
+	}
+	struct place_sizes sizes = {
+		.layer = j->layer_bytes,
+		.layers = m->shape.layers,
+		.embed = tensor_bytes(&m->token_embd),
+		.head = tensor_bytes(&m->output) + tensor_bytes(&m->output_norm),
+		.head_tied =
+			tensor_bytes(&m->output_norm) + (shared ? 0 : tensor_bytes(&m->output)),
+		.kv_layer = mr_kv_layer_bytes(&m->shape),
+	};
+	fit->kv_least = least * sizes.kv_layer * sizes.layers;
+	if (!place_layers(&sizes, j->opt->chip->sram_bytes, j->opt->chips, least, &j->place))
+		return refuse(j, &sizes, least);
+	fit->kv_blocks = j->place.kv_blocks;
+	fit->kv = fit->kv_blocks * sizes.kv_layer * sizes.layers;
+	fit->chips_least = j->opt->chips;
+	for (uint32_t n = 1; n < j->opt->chips; n++) {
+		struct placement other;
+		if (place_layers(&sizes, j->opt->chip->sram_bytes, n, least, &other)) {
+			fit->chips_least = n;
+			break;
+		}
+	}
+	return 0;
+}
+
+/* The next segment: @t on @chip, after what is there. Returns its index. */
+static uint32_t put_segment(struct job *j, const struct mr_tensor *t, uint32_t chip)
+{
+	const struct mr_chip *desc = j->opt->chip;
+	uint64_t bank_bytes = desc->sram_bytes / (desc->sram_slices * desc->sram_banks);
+	uint32_t i = j->segment_count++;
+	struct mr_prog_segment *s = &j->segments[i];
+
+	snprintf(s->tensor, sizeof(s->tensor), "%s", t->name);
+	s->address = j->sram[chip];
+	s->layout = layout_of(t);
+	s->bytes = mr_layout_bytes(s->layout, t->rows, t->cols);
+	s->offset = j->data;
+	s->chip = chip;
+	s->slice = (uint32_t)(s->address / bank_bytes / desc->sram_banks);
+	s->bank = (uint32_t)(s->address / bank_bytes % desc->sram_banks);
+	s->rows = t->rows;
+	s->cols = t->cols;
+	j->tensors[i] = t;
+	j->sram[chip] += align(s->bytes, MR_PROG_ALIGN);
+	j->data += align(s->bytes, MR_PROG_ALIGN);
+	return i;
+}
+
+static struct mr_ref_op *put_op(struct mr_ref_op *op, uint32_t kind, uint32_t chip, uint32_t layer)
+{
+	op->kind = kind;
+	op->chip = chip;
+	op->layer = layer;
+	for (int i = 0; i < MR_REF_TENSORS; i++)
+		op->segment[i] = MR_REF_NONE;
+	return op;
+}
+
+static void put_payload(struct job *j)
+{
+	const struct mr_shape *s = &j->model->shape;
+	struct mr_ref_header *ref = (struct mr_ref_header *)(j->bytes + j->header->payload_offset);
+	struct mr_ref_chip *chips = (struct mr_ref_chip *)(ref + 1);
+	struct mr_ref_op *op = (struct mr_ref_op *)(chips + j->place.chips);
+	uint32_t last = j->place.chips - 1, embd;
+
+	*ref = (struct mr_ref_header){
+		.version = 1,
+		.chips = j->place.chips,
+		.ops = s->layers + 2,
+		.kv_blocks = j->place.kv_blocks,
+		.layers = s->layers,
+		.width = s->width,
+		.heads = s->heads,
+		.kv_heads = s->kv_heads,
+		.head_dim = s->head_dim,
+		.ffn = s->ffn,
+		.vocab = s->vocab,
+		.context = j->context,
+		.rms_eps = s->rms_eps,
+		.rope_base = s->rope_base,
+	};
+	embd = put_segment(j, &j->model->token_embd, 0);
+	put_op(op, MR_REF_EMBED, 0, 0)->segment[0] = embd;
+	for (uint32_t c = 0; c < j->place.chips; c++) {
+		chips[c].first_layer = j->place.first[c];
+		chips[c].layers = j->place.layers[c];
+		chips[c].kv_block_bytes = j->place.layers[c] * mr_kv_layer_bytes(s);
+		for (uint32_t k = 0; k < j->place.layers[c]; k++) {
+			const struct mr_tensor *t[MR_REF_TENSORS];
+			uint32_t layer = j->place.first[c] + k;
+			layer_tensors(&j->model->layers[layer], t);
+			op = put_op(op + 1, MR_REF_LAYER, c, layer);
+			for (int i = 0; i < MR_REF_TENSORS; i++)
+				op->segment[i] = put_segment(j, t[i], c);
+		}
+	}
+	op = put_op(op + 1, MR_REF_HEAD, last, 0);
+	op->segment[0] = put_segment(j, &j->model->output_norm, last);
+	op->segment[1] = j->tied ? embd : put_segment(j, &j->model->output, last);
+	for (uint32_t c = 0; c < j->place.chips; c++)
+		chips[c].kv_address = j->sram[c];
+}
+
+static void put_tables(struct job *j)
+{
+	const struct mr_shape *s = &j->model->shape;
+	struct mr_prog_io *io = (struct mr_prog_io *)(j->segments + j->header->segments);
+	struct mr_prog_epoch *epoch = (struct mr_prog_epoch *)(io + j->header->ios);
+	struct mr_prog_claim *claim = (struct mr_prog_claim *)(epoch + 1);
+
+	io[0] = (struct mr_prog_io){"token", MR_IO_TOKEN_IN, 0, sizeof(uint32_t), {0, 0}};
+	io[1] = (struct mr_prog_io){"kv", MR_IO_KV_IN, 0, s->layers * mr_kv_layer_bytes(s), {0, 0}};
+	io[2] = (struct mr_prog_io){
+		"record", MR_IO_RECORD_OUT, 0, sizeof(struct mr_lpu_record), {0, 0}};
+	io[3] = (struct mr_prog_io){"logits", MR_IO_LOGITS_OUT, 0, 4ull * s->vocab, {0, 0}};
+	*epoch = (struct mr_prog_epoch){.kind = MR_EPOCH_DECODE_STEP, .ops = s->layers + 2};
+	claim->tile_blocks = 16;
+	struct mr_container view = {
+		.segments = j->segments,
+		.ref = (struct mr_ref_header *)(j->bytes + j->header->payload_offset),
+	};
+	view.chips = (struct mr_ref_chip *)(view.ref + 1);
+	view.ops = (struct mr_ref_op *)(view.chips + view.ref->chips);
+	cost_claim(&view, j->opt->chip, claim);
+}
+
+static void pack_weights(struct job *j)
+{
+	uint64_t done = 0, all = j->data - j->header->meta_bytes;
+
+	for (uint32_t i = 0; i < j->segment_count; i++) {
+		const struct mr_tensor *t = j->tensors[i];
+		const struct mr_prog_segment *s = &j->segments[i];
+		void *to = j->bytes + s->offset;
+		if (s->layout == MR_LAYOUT_F32)
+			memcpy(to, t->data, s->bytes);
+		else
+			mr_pack(s->layout == MR_LAYOUT_Q4_1X16 ? MR_PACK_Q4_1X16 : MR_PACK_Q8_0X16,
+				t->data, t->rows, t->cols, to);
+		done += s->bytes;
+		if (j->opt->progress)
+			j->opt->progress(j->opt->progress_arg, (unsigned)(done * 100 / all));
+	}
+}
+
+static int build(struct job *j)
+{
+	const struct mr_model *m = j->model;
+	uint32_t segments = m->shape.layers * MR_REF_TENSORS + 3 - (j->tied ? 1 : 0);
+	struct mr_prog_header h = {
+		.chips = j->place.chips,
+		.batch = j->opt->batch,
+		.context = j->context,
+		.payload_kind = MR_PAYLOAD_REFERENCE,
+		.segments = segments,
+		.ios = 4,
+		.epochs = 1,
+		.claims = 1,
+		.payload_bytes = sizeof(struct mr_ref_header) +
+				 j->place.chips * sizeof(struct mr_ref_chip) +
+				 (m->shape.layers + 2) * sizeof(struct mr_ref_op),
+	};
+
+	mr_container_layout(&h);
+	/* Each of the tensors was counted in fit, rounded up: the container's size is known. */
+	h.total_bytes = h.meta_bytes + j->program->fit.matrices + j->program->fit.vectors;
+	memcpy(h.chip_hash, j->opt->chip->hash, sizeof(h.chip_hash));
+	snprintf(h.numeric_class, sizeof(h.numeric_class), "%s", j->opt->chip->classes);
+	snprintf(h.model, sizeof(h.model), "%.31s", m->name ? m->name : "");
+	j->bytes = calloc(1, h.total_bytes);
+	j->tensors = calloc(segments, sizeof(*j->tensors));
+	if (!j->bytes || !j->tensors)
+		return MR_E_NO_MEMORY;
+	j->header = (struct mr_prog_header *)j->bytes;
+	*j->header = h;
+	j->segments = (struct mr_prog_segment *)(j->header + 1);
+	j->data = h.meta_bytes;
+	put_payload(j);
+	put_tables(j);
+	if (j->segment_count != segments || j->data != h.total_bytes)
+		return MR_E_INTERNAL;
+	pack_weights(j);
+	mr_container_seal(j->bytes);
+	return 0;
+}
+
+int mr_compile(const struct mr_model *model, const struct mr_compile_options *options,
+	       struct mr_program *program, char *text, size_t text_bytes)
+{
+	struct mr_why why = {text, text_bytes};
+	struct job j = {.model = model, .opt = options, .why = &why, .program = program};
+	int status;
+
+	memset(program, 0, sizeof(*program));
+	j.context = options->context ? options->context : model->shape.context;
+	if (!options->chips || options->chips > PLACE_CHIPS_MAX || !options->batch ||
+	    options->batch > 65536 || j.context > model->shape.context)
+		return mr_why(&why, MR_E_RANGE, "%u chips, batch %u, context %u of the model's %u",
+			      options->chips, options->batch, j.context, model->shape.context);
+	j.layer_bytes = calloc(model->shape.layers, sizeof(*j.layer_bytes));
+	if (!j.layer_bytes)
+		return mr_why(&why, MR_E_NO_MEMORY, "out of memory");
+	status = check_model(&j);
+	if (!status)
+		status = place(&j);
+	if (!status)
+		status = build(&j);
+	if (!status) {
+		program->container = j.bytes;
+		program->bytes = j.header->total_bytes;
+		j.bytes = NULL;
+	}
+	free(j.bytes);
+	free(j.tensors);
+	free(j.layer_bytes);
+	return status;
+}
+
+void mr_program_free(struct mr_program *program)
+{
+	free(program->container);
+	program->container = NULL;
+	program->bytes = 0;
+}
