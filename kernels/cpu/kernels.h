@@ -4,13 +4,17 @@
  *
  * The rules that make bits equal, on every path:
  *   - activations: int8 by blocks of 32 counted from column 0; d_x = amax/127 in FP32, q = round to
- *     nearest even of x * (1/d_x as FP32 127/amax); an all-zero block has d_x = 0 and q = 0;
- *   - an output is one FP32 FMA chain in ascending block order: acc = fma(d_w*d_x, (float)dot, acc), then
- *     for Q4_1 acc = fma(m_w*d_x, (float)sum_q, acc), with exact int32 dot and sum_q; vector lanes are output
- *     rows, never parts of one sum;
- *   - reductions across lanes are one fixed tree of 16 lanes; attention runs over tiles of 256 positions
- *     counted from position 0, merged in order;
- *   - own exp, sin and cos; IEEE division and square root; no libm; -ffp-contract=off; MXCSR 0x1F80.
+ *     nearest even of x * (1/d_x as FP32 127/amax), clamped to -127..127; a block whose amax is
+ * below 2^-100 (all zeros among them) has d_x = 0 and q = 0; amax is NaN where a value is;
+ *   - an output is one FP32 FMA chain in ascending block order: acc = fma(d_w*d_x, (float)dot,
+ * acc), then for Q4_1 acc = fma(m_w*d_x, (float)sum_q, acc), with exact int32 dot and sum_q; vector
+ * lanes are output rows, never parts of one sum;
+ *   - reductions across lanes are one fixed tree of 16 lanes (lane i + i+8, then i+4, i+2, i+1)
+ * over 16 partial sums by index mod 16; attention runs over tiles of 256 positions counted from
+ * position 0, each by itself (largest score, sum of weights, weighted values in ascending
+ * position), merged in order;
+ *   - own exp, sin and cos; IEEE division and square root; no libm; -ffp-contract=off; MXCSR
+ * 0x1F80.
  */
 #ifndef MR_KERNELS_CPU_KERNELS_H
 #define MR_KERNELS_CPU_KERNELS_H
@@ -22,9 +26,9 @@
 
 /* Activations of class D: (rows, cols) int8 with a scale and a sum for each block of 32 columns. */
 struct mr_q8 {
-	int8_t *q;	/* (rows, cols) */
-	float *scale;	/* (rows, cols/32) */
-	int32_t *sum;	/* (rows, cols/32): the block's q added up */
+	int8_t *q;    /* (rows, cols) */
+	float *scale; /* (rows, cols/32) */
+	int32_t *sum; /* (rows, cols/32): the block's q added up */
 	uint32_t rows, cols;
 };
 
@@ -38,17 +42,24 @@ struct mr_attention {
 	float scale; /* 1/sqrt(head_dim) */
 };
 
+#define MR_Q8_AMAX_MIN    0x1p-100f
+#define MR_ATTENTION_TILE 256u
+/* Floats of scratch that attention needs. */
+#define MR_ATTENTION_SCRATCH(head_dim) (MR_ATTENTION_TILE + (head_dim))
+
+/* Lengths n are multiples of 16, cols of 32. */
 struct mr_kernels {
-	const char *name; /* "scalar", "avx2" */
+	const char *name; /* "scalar", "avx2", "avx512" */
 
 	void (*quantize)(const float *x, struct mr_q8 *out); /* fills out->rows rows of out->cols */
 	/*
-	 * y (x->rows, w->rows; row stride @stride floats) = x * w^T for output rows [row0, row1), both
-	 * multiples of 16 or the matrix's end.
+	 * y (x->rows, w->rows; row stride @stride floats) = x * w^T for output rows [row0, row1),
+	 * both multiples of 16 or the matrix's end.
 	 */
 	void (*matmul)(const struct mr_matrix *w, const struct mr_q8 *x, float *y, size_t stride,
 		       uint32_t row0, uint32_t row1);
 	void (*rmsnorm)(const float *x, const float *weight, uint32_t n, float eps, float *y);
+	/* cos_sin: head_dim floats of one position, (cos, sin) of each pair in turn */
 	void (*rope)(float *x, uint32_t heads, uint32_t head_dim, const float *cos_sin);
 	void (*swiglu)(const float *gate, const float *up, uint32_t n, float *y);
 	void (*add)(float *x, const float *y, uint32_t n);
@@ -57,12 +68,14 @@ struct mr_kernels {
 };
 
 /*
- * The table for @name ("scalar", "avx2"), or for the widest path that this CPU has where @name is NULL.
- * The environment's MR_CPU overrides a NULL. Returns NULL where the CPU lacks it or nobody knows the name.
+ * The table for @name ("scalar", "avx2", "avx512"), or for the widest path that this CPU has where
+ * @name is NULL. The environment's MR_CPU overrides a NULL. Returns NULL where the CPU lacks it or
+ * nobody knows the name.
  */
 const struct mr_kernels *mr_kernels_select(const char *name);
 
-/* All paths this build has, NULL at the end, whether or not the CPU can run them; and whether it can. */
+/* All paths this build has, NULL at the end, whether or not the CPU can run them; and whether it
+ * can. */
 extern const struct mr_kernels *const mr_kernels_all[];
 int mr_kernels_runnable(const struct mr_kernels *kern);
 

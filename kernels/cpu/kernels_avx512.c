@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Class D on AVX-512: the kernels of lanes_kernels.h and the product of matmul_avx512.c. */
+#include "kernels/cpu/lanes_kernels.h"
+#include "kernels/cpu/matmul.h"
+
+const struct mr_kernels mr_kernels_avx512 = {
+	.name = "avx512",
+	.quantize = quantize,
+	.matmul = mr_matmul_avx512,
+	.rmsnorm = rmsnorm,
+	.rope = rope,
+	.swiglu = swiglu,
+	.add = add,
+	.attention = attention,
+	.to_half = to_half,
+};

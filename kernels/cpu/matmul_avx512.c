@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The matrix product of class D on AVX-512 VNNI. A group of 16 output rows is one register;
+ * VPDPBUSD adds four columns of it at once. A tile of up to 8 activation rows shares each weight.
+ */
+#include <immintrin.h>
+#include <string.h>
+
+#include "kernels/cpu/matmul.h"
+#include "kernels/cpu/pack.h"
+
+#define AHEAD 8192 /* bytes to prefetch ahead of a lone row: hides memory's latency (measured) */
+#define TILE  8
+
+static inline __m512i broadcast4(const int8_t *q)
+{
+	int32_t word;
+
+	memcpy(&word, q, 4);
+	return _mm512_set1_epi32(word);
+}
+
+static inline __m512 halves(const uint8_t *p)
+{
+	return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
+}
+
+static inline void prefetch(const uint8_t *w, size_t bytes)
+{
+	for (size_t i = 0; i < bytes; i += 64)
+		_mm_prefetch((const char *)w + AHEAD + i, _MM_HINT_T0);
+}
+
+static inline __attribute__((always_inline)) void block_q4_1(const uint8_t *w, const int8_t *q,
+							     size_t stride, const float *scale,
+							     const int32_t *sum, size_t blocks,
+							     const int n, __m512 *acc)
+{
+	const __m512i low = _mm512_set1_epi8(15);
+	__m512 w_d = halves(w + 256), w_m = halves(w + 288);
+	__m512i d[TILE];
+
+	for (int i = 0; i < n; i++)
+		d[i] = _mm512_setzero_si512();
+	for (int g = 0; g < 4; g++) {
+		__m512i a = _mm512_loadu_si512(w + 64 * g);
+		__m512i a0 = _mm512_and_si512(a, low);
+		__m512i a1 = _mm512_and_si512(_mm512_srli_epi16(a, 4), low);
+
+		for (int i = 0; i < n; i++) {
+			const int8_t *x = q + i * stride + 4 * g;
+
+			d[i] = _mm512_dpbusd_epi32(d[i], a0, broadcast4(x));
+			d[i] = _mm512_dpbusd_epi32(d[i], a1, broadcast4(x + 16));
+		}
+	}
+	for (int i = 0; i < n; i++) {
+		__m512 dx = _mm512_set1_ps(scale[i * blocks]);
+		__m512 qs = _mm512_set1_ps((float)sum[i * blocks]);
+
+		acc[i] = _mm512_fmadd_ps(_mm512_mul_ps(w_d, dx), _mm512_cvtepi32_ps(d[i]), acc[i]);
+		acc[i] = _mm512_fmadd_ps(_mm512_mul_ps(w_m, dx), qs, acc[i]);
+	}
+}
+
+/* VPDPBUSD wants unsigned weights: w + 128, less 128 times the sum of the activations. */
+static inline __attribute__((always_inline)) void block_q8_0(const uint8_t *w, const int8_t *q,
+							     size_t stride, const float *scale,
+							     const int32_t *sum, size_t blocks,
+							     const int n, __m512 *acc)
+{
+	const __m512i sign = _mm512_set1_epi8(-128);
+	__m512 w_d = halves(w + 512);
+	__m512i d[TILE];
+
+	for (int i = 0; i < n; i++)
+		d[i] = _mm512_set1_epi32(-128 * sum[i * blocks]);
+	for (int g = 0; g < 8; g++) {
+		__m512i a = _mm512_xor_si512(_mm512_loadu_si512(w + 64 * g), sign);
+
+		for (int i = 0; i < n; i++)
+			d[i] = _mm512_dpbusd_epi32(d[i], a, broadcast4(q + i * stride + 4 * g));
+	}
+	for (int i = 0; i < n; i++) {
+		__m512 dx = _mm512_set1_ps(scale[i * blocks]);
+
+		acc[i] = _mm512_fmadd_ps(_mm512_mul_ps(w_d, dx), _mm512_cvtepi32_ps(d[i]), acc[i]);
+	}
+}
+
+/* 16 output rows for activation rows @row to @row + @n - 1; @n is a constant where it is inlined.
+ */
+static inline __attribute__((always_inline)) void rows(const struct mr_matrix *m, const uint8_t *w,
+						       const struct mr_q8 *x, uint32_t row,
+						       const int n, float *y, size_t stride,
+						       uint32_t outputs)
+{
+	size_t blocks = m->cols / 32, first = row * blocks;
+	int q4 = m->packing == MR_PACK_Q4_1X16;
+	size_t bytes = q4 ? MR_Q4_1X16_BYTES : MR_Q8_0X16_BYTES;
+	__mmask16 mask = (__mmask16)((1u << outputs) - 1);
+	__m512 acc[TILE];
+
+	for (int i = 0; i < n; i++)
+		acc[i] = _mm512_setzero_ps();
+	for (size_t b = 0; b < blocks; b++, w += bytes) {
+		if (n == 1)
+			prefetch(w, bytes);
+		(q4 ? block_q4_1 : block_q8_0)(w, x->q + 32 * (first + b), x->cols,
+					       x->scale + first + b, x->sum + first + b, blocks, n,
+					       acc);
+	}
+	for (int i = 0; i < n; i++)
+		_mm512_mask_storeu_ps(y + i * stride, mask, acc[i]);
+}
+
+void mr_matmul_avx512(const struct mr_matrix *w, const struct mr_q8 *x, float *y, size_t stride,
+		      uint32_t row0, uint32_t row1)
+{
+	size_t group_bytes = mr_pack_bytes(w->packing, 16, w->cols);
+
+	for (uint32_t r = row0; r < row1; r += 16) {
+		const uint8_t *data = (const uint8_t *)w->data + r / 16 * group_bytes;
+		uint32_t n = row1 - r < 16 ? row1 - r : 16, i = 0;
+
+		for (; i + TILE <= x->rows; i += TILE)
+			rows(w, data, x, i, TILE, y + i * stride + r, stride, n);
+		for (; i + 4 <= x->rows; i += 4)
+			rows(w, data, x, i, 4, y + i * stride + r, stride, n);
+		for (; i < x->rows; i++)
+			rows(w, data, x, i, 1, y + i * stride + r, stride, n);
+	}
+}
