@@ -6,7 +6,7 @@
     make_tiny.py seed FILE    1 layer and a small vocabulary, a few KB: a seed for the GGUF fuzzer
 
 The output is a pure function of this file: own generator, no libm, Python's standard library only.
-tests/unit/test_model_tiny.c holds the committed tiny.gguf to what this script writes.
+tests/unit/test_model.c holds the committed tiny.gguf to what this script writes.
 """
 import re
 import struct

@@ -339,7 +339,7 @@ static int run(int argc, char **argv)
 		return TOOL_OK;
 	}
 	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
-		if (!strcmp(name, commands[i].name) && commands[i].run)
+		if (!strcmp(name, commands[i].name))
 			return commands[i].run(argc - 1, argv + 1);
 	if (*name)
 		fprintf(stderr, "millrace: model has no subcommand '%s'\n", name);

@@ -7,8 +7,7 @@
 #ifndef MR_TOOLS_MODEL_CMDS_H
 #define MR_TOOLS_MODEL_CMDS_H
 
-/* Weak until both files are there: cmd_model.c then offers what the program was linked with. */
-int model_logits(int argc, char **argv) __attribute__((weak));  /* cmd_model_logits.c */
-int model_vectors(int argc, char **argv) __attribute__((weak)); /* cmd_model_vectors.c */
+int model_logits(int argc, char **argv);  /* cmd_model_logits.c */
+int model_vectors(int argc, char **argv); /* cmd_model_vectors.c */
 
 #endif /* MR_TOOLS_MODEL_CMDS_H */

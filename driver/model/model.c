@@ -36,8 +36,11 @@ static int read_u32(const struct mr_gguf *g, const char *key, uint32_t least, ui
 		return mr_why(why, MR_E_FORMAT, "the file has no key %s", key);
 	if (rc == MR_E_FORMAT)
 		return mr_why(why, MR_E_MODEL, "%s is no single integer", key);
-	if (rc || *out < least || *out > most)
-		return mr_why(why, MR_E_RANGE, "%s lies outside %u to %u", key, least, most);
+	if (rc)
+		return mr_why(why, MR_E_RANGE, "%s is negative or above 32 bits", key);
+	if (*out < least || *out > most)
+		return mr_why(why, MR_E_RANGE, "%s is %u, outside %u to %u", key, *out, least,
+			      most);
 	return 0;
 }
 
