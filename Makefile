@@ -136,6 +136,9 @@ $(O)/tests/test_%: $(O)/obj/tests/unit/test_%.o $(call obj,$(SRC_help)) $(ARCHIV
 $(O)/tests/fuzz_%: $(O)/obj/tests/fuzz/fuzz_%.o $(O)/obj/tests/fuzz/replay.o $(ARCHIVES)
 	$(call link,$(DPDK_LIBS))
 
+# Taken in by the assembler, which writes no dependencies.
+$(O)/obj/firmware-sim/chips.o: $(wildcard firmware-sim/chips/*.chip)
+
 -include $(ALL_OBJ:.o=.d)
 
 # ---- what the machine has ---------------------------------------------------------------------

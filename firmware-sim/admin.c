@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The admin commands, and which function answers an I/O opcode. */
+#include <stdio.h>
+#include <string.h>
+
+#include "firmware-sim/device.h"
+
+/* Commands arrive as words; each opcode's struct has the same 64 bytes. */
+#define AS(type, cmd)                                                         \
+	struct type c;                                                        \
+	_Static_assert(sizeof(c) == sizeof(*(cmd)), "a command is 64 bytes"); \
+	memcpy(&c, cmd, sizeof(c))
+
+static int identify(struct sim *sim, const struct mr_lpu_command *cmd, uint32_t *result)
+{
+	AS(mr_lpu_cmd_identify, cmd);
+	struct mr_lpu_identify id = {
+		.magic = MR_LPU_MAGIC,
+		.version = MR_LPU_VERSION,
+		.vendor = "millrace",
+		.firmware = "firmware-sim",
+		.chips = sim->chips,
+		.slots_max = sim->slots_max,
+		.queues_max = SIM_IO_QUEUES,
+		.ring_entries_max = SIM_RING_MAX,
+		.batch_max = SIM_BATCH_MAX,
+		.steps_max = SIM_STEPS_MAX,
+		.context_max = SIM_CONTEXT_MAX,
+		.kv_block_tokens = MR_KV_BLOCK_TOKENS,
+		.kv_type = MR_LPU_KV_FP16,
+		.chip_bytes = sim->chip_bytes,
+		.sram_bytes = sim->chip.sram_bytes,
+		.cycle_ps = sim->chip.cycle_ps,
+		.opcodes_admin = 1ull << MR_LPU_IDENTIFY | 1ull << MR_LPU_QUEUE_CREATE |
+				 1ull << MR_LPU_QUEUE_DELETE | 1ull << MR_LPU_GET_LOG |
+				 1ull << MR_LPU_PROGRAM,
+		.opcodes_io = 1ull << (MR_LPU_SLOT_SET & 63) | 1ull << (MR_LPU_KV_WRITE & 63) |
+			      1ull << (MR_LPU_KV_FREE & 63) | 1ull << (MR_LPU_DECODE & 63) |
+			      1ull << (MR_LPU_FENCE & 63),
+	};
+
+	if (c.reserved0 || !sim_zero(c.reserved, sizeof(c.reserved)))
+		return MR_E_INVALID;
+	if (!c.bytes || c.bytes > sizeof(id))
+		return MR_E_RANGE;
+	memcpy(id.product, sim->chip.name, sizeof(id.product));
+	memcpy(id.classes[0], sim->chip.classes, sizeof(id.classes[0]));
+	memcpy(id.chip_hash, sim->chip.hash, sizeof(id.chip_hash));
+	*result = c.bytes;
+	return sim_dma_write(&sim->dma, c.iova, &id, c.bytes);
+}
+
+static int get_log(struct sim *sim, const struct mr_lpu_command *cmd, uint32_t *result)
+{
+	AS(mr_lpu_cmd_get_log, cmd);
+	struct mr_lpu_counters counters = sim->counters;
+	const void *log;
+	uint64_t bytes;
+
+	if (!sim_zero(c.reserved, sizeof(c.reserved)))
+		return MR_E_INVALID;
+	counters.dma_faults = sim->dma.faults;
+	counters.dma_read_bytes = sim->dma.read_bytes;
+	counters.dma_write_bytes = sim->dma.write_bytes;
+	counters.kv_blocks = sim->kv.blocks;
+	counters.kv_blocks_used = sim->kv.blocks - sim->kv.free_count;
+	switch (c.log) {
+	case MR_LPU_LOG_COUNTERS:
+		log = &counters;
+		bytes = sizeof(counters);
+		break;
+	case MR_LPU_LOG_CHIP:
+		log = sim->chip_text;
+		bytes = sim->chip_bytes;
+		break;
+	default:
+		return MR_E_NOT_SUPPORTED;
+	}
+	if (c.offset > bytes)
+		return MR_E_RANGE;
+	bytes -= c.offset;
+	if (bytes > c.bytes)
+		bytes = c.bytes;
+	*result = (uint32_t)bytes;
+	return bytes ? sim_dma_write(&sim->dma, c.iova, (const char *)log + c.offset, bytes) : 0;
+}
+
+static int ring_ok(uint32_t entries, uint32_t least)
+{
+	return entries >= least && entries <= SIM_RING_MAX && !(entries & (entries - 1));
+}
+
+static int queue_create(struct sim *sim, const struct mr_lpu_command *cmd)
+{
+	AS(mr_lpu_cmd_queue_create, cmd);
+
+	if (!sim_zero(c.reserved, sizeof(c.reserved)))
+		return MR_E_INVALID;
+	if (!c.queue || c.queue > SIM_IO_QUEUES || !ring_ok(c.entries, 2) ||
+	    !ring_ok(c.record_entries, 2) || c.vector >= SIM_VECTORS || c.sq_iova % 64 ||
+	    c.cq_iova % 64 || c.record_iova % 64)
+		return MR_E_RANGE;
+	struct sim_queue *q = &sim->queue[c.queue];
+	if (q->live)
+		return MR_E_EXISTS;
+	memset(q, 0, sizeof(*q));
+	int status = sim_decode_create(&q->decode);
+	if (status)
+		return status;
+	struct sim_doorbells *db = &sim->regs.db[c.queue];
+	__atomic_store_n(&db->sq_tail, 0, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&db->cq_head, 0, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&db->record_head, 0, __ATOMIC_SEQ_CST);
+	q->index = c.queue;
+	q->entries = c.entries;
+	q->record_entries = c.record_entries;
+	q->vector = c.vector;
+	q->sq_iova = c.sq_iova;
+	q->cq_iova = c.cq_iova;
+	q->record_iova = c.record_iova;
+	q->live = 1;
+	return 0;
+}
+
+static int queue_delete(struct sim *sim, const struct mr_lpu_command *cmd)
+{
+	AS(mr_lpu_cmd_queue_delete, cmd);
+
+	if (c.reserved0 || !sim_zero(c.reserved, sizeof(c.reserved)))
+		return MR_E_INVALID;
+	if (!c.queue || c.queue > SIM_IO_QUEUES)
+		return MR_E_RANGE;
+	if (!sim->queue[c.queue].live)
+		return MR_E_NOT_FOUND;
+	sim_queue_stop(sim, &sim->queue[c.queue]);
+	return 0;
+}
+
+static int program(struct sim *sim, const struct mr_lpu_command *cmd)
+{
+	AS(mr_lpu_cmd_program, cmd);
+
+	return sim_program_command(sim, &c);
+}
+
+int sim_admin_command(struct sim *sim, const struct mr_lpu_command *cmd, uint32_t *result)
+{
+	switch (cmd->head.opcode) {
+	case MR_LPU_IDENTIFY:
+		return identify(sim, cmd, result);
+	case MR_LPU_QUEUE_CREATE:
+		return queue_create(sim, cmd);
+	case MR_LPU_QUEUE_DELETE:
+		return queue_delete(sim, cmd);
+	case MR_LPU_GET_LOG:
+		return get_log(sim, cmd, result);
+	case MR_LPU_PROGRAM:
+		return program(sim, cmd);
+	default:
+		return MR_E_NOT_SUPPORTED;
+	}
+}
+
+static int slot_set(struct sim *sim, const struct mr_lpu_command *cmd)
+{
+	AS(mr_lpu_cmd_slot_set, cmd);
+
+	return sim_slot_set(sim, &c);
+}
+
+static int kv_write(struct sim *sim, struct sim_queue *q, const struct mr_lpu_command *cmd,
+		    uint32_t *result)
+{
+	AS(mr_lpu_cmd_kv_write, cmd);
+
+	return sim_kv_write(sim, q, &c, result);
+}
+
+static int kv_free(struct sim *sim, const struct mr_lpu_command *cmd)
+{
+	AS(mr_lpu_cmd_kv_free, cmd);
+
+	return sim_kv_free(sim, &c);
+}
+
+static int decode(struct sim *sim, struct sim_queue *q, const struct mr_lpu_command *cmd)
+{
+	AS(mr_lpu_cmd_decode, cmd);
+
+	return sim_decode_begin(sim, q, &c);
+}
+
+int sim_io_command(struct sim *sim, struct sim_queue *q, const struct mr_lpu_command *cmd,
+		   uint32_t *result)
+{
+	switch (cmd->head.opcode) {
+	case MR_LPU_SLOT_SET:
+		return slot_set(sim, cmd);
+	case MR_LPU_KV_WRITE:
+		return kv_write(sim, q, cmd, result);
+	case MR_LPU_KV_FREE:
+		return kv_free(sim, cmd);
+	case MR_LPU_DECODE:
+		return decode(sim, q, cmd);
+	case MR_LPU_FENCE:
+		return sim_zero(cmd->word, sizeof(cmd->word)) ? 0 : MR_E_INVALID;
+	default:
+		return MR_E_NOT_SUPPORTED;
+	}
+}
+
+void sim_disable(struct sim *sim)
+{
+	for (uint32_t i = 0; i <= SIM_IO_QUEUES; i++)
+		if (sim->queue[i].live)
+			sim_queue_stop(sim, &sim->queue[i]);
+	sim_kv_forget(&sim->kv);
+}

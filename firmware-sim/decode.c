@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "firmware-sim/decode.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "firmware-sim/clock.h"
+#include "firmware-sim/device.h"
+#include "kernels/cpu/sample.h"
+
+int sim_decode_create(struct sim_decode *d)
+{
+	memset(d, 0, sizeof(*d));
+	d->row = calloc(SIM_BATCH_MAX, sizeof(*d->row));
+	d->forced = calloc((size_t)SIM_BATCH_MAX * SIM_STEPS_MAX, sizeof(*d->forced));
+	d->walk = calloc(SIM_BATCH_MAX, sizeof(*d->walk));
+	d->blocks = calloc(SIM_BATCH_MAX, sizeof(*d->blocks));
+	if (d->row && d->forced && d->walk && d->blocks)
+		return 0;
+	sim_decode_stop(d);
+	return MR_E_NO_MEMORY;
+}
+
+static void release(struct sim_decode *d, uint32_t count)
+{
+	for (uint32_t i = 0; i < count; i++)
+		d->row[i].slot->user = 0;
+	d->active = 0;
+}
+
+void sim_decode_stop(struct sim_decode *d)
+{
+	if (d->active)
+		release(d, d->count);
+	free(d->row);
+	free(d->forced);
+	free(d->walk);
+	free(d->blocks);
+	memset(d, 0, sizeof(*d));
+}
+
+static int check_entry(struct sim *sim, struct sim_queue *q, const struct mr_lpu_cmd_decode *cmd,
+		       const struct mr_lpu_decode_entry *e, uint32_t i)
+{
+	uint32_t vocab = sim->program.c.ref->vocab;
+	struct sim_decode *d = &q->decode;
+	uint32_t *forced = d->forced + (size_t)i * SIM_STEPS_MAX;
+	int status;
+
+	if (e->flags || !sim_zero(e->reserved, sizeof(e->reserved)) ||
+	    (!e->forced_count && e->forced_iova))
+		return MR_E_INVALID;
+	if (e->mask_iova)
+		return MR_E_NOT_SUPPORTED;
+	struct sim_slot *s = sim_slot_get(sim, e->slot, e->generation, &status);
+	if (!s)
+		return status;
+	if (s->user)
+		return s->user == q->index + 1 ? MR_E_INVALID : MR_E_BUSY;
+	if (e->token >= vocab || (e->forced_count && e->forced_count != cmd->steps - 1) ||
+	    (e->logits_iova && (e->logits_iova % 4 || cmd->logits_stride < 4ull * vocab)))
+		return MR_E_RANGE;
+	if (e->position >= s->positions || cmd->steps > s->positions - e->position)
+		return MR_E_CONTEXT_FULL;
+	if (sim_slot_missing(&sim->kv, s, e->position))
+		return MR_E_TRUNCATED;
+	status = e->forced_count ? sim_dma_read(&sim->dma, e->forced_iova, forced,
+						e->forced_count * sizeof(*forced))
+				 : 0;
+	for (uint32_t k = 0; !status && k < e->forced_count; k++)
+		status = forced[k] < vocab ? 0 : MR_E_RANGE;
+	if (status)
+		return status;
+	s->user = q->index + 1;
+	d->row[i] = (struct sim_decode_row){
+		.slot = s,
+		.index = e->slot,
+		.position = e->position,
+		.token = e->token,
+		.forced = e->forced_count != 0,
+		.logits_iova = e->logits_iova,
+	};
+	return 0;
+}
+
+int sim_decode_begin(struct sim *sim, struct sim_queue *q, const struct mr_lpu_cmd_decode *cmd)
+{
+	struct mr_lpu_decode_entry entries[SIM_BATCH_MAX];
+	struct sim_decode *d = &q->decode;
+	uint32_t done = 0;
+	int status;
+
+	if (cmd->reserved0 || !sim_zero(cmd->reserved, sizeof(cmd->reserved)))
+		return MR_E_INVALID;
+	if (sim->program.state != SIM_PROGRAM_ACTIVE)
+		return MR_E_NOT_ACTIVE;
+	if (!cmd->count || cmd->count > sim->program.c.header->batch ||
+	    cmd->count > q->record_entries || !cmd->steps || cmd->steps > SIM_STEPS_MAX ||
+	    cmd->logits_stride % 4)
+		return MR_E_RANGE;
+	status = sim_dma_read(&sim->dma, cmd->entries_iova, entries,
+			      cmd->count * sizeof(entries[0]));
+	while (!status && done < cmd->count) {
+		status = check_entry(sim, q, cmd, &entries[done], done);
+		done += !status;
+	}
+	if (status) {
+		release(d, done);
+		return status;
+	}
+	for (uint32_t i = 0; i < done; i++)
+		if (d->row[i].slot->kv_end > d->row[i].position)
+			sim_slot_set_filled(&sim->kv, d->row[i].slot, d->row[i].position);
+	d->active = 1;
+	d->request = cmd->head.request;
+	d->count = cmd->count;
+	d->steps = cmd->steps;
+	d->step = 0;
+	d->stride = cmd->logits_stride;
+	d->stalled = 0;
+	d->records = 0;
+	d->cycles = 0;
+	return SIM_RUNNING;
+}
+
+int sim_decode_ready(struct sim *sim, struct sim_queue *q)
+{
+	struct sim_decode *d = &q->decode;
+	uint32_t live = 0;
+
+	for (uint32_t i = 0; i < d->count; i++)
+		live += !d->row[i].stopped;
+	int ready = sim_queue_credit(sim, q) >= live;
+	if (!ready && !d->stalled)
+		sim->counters.credit_stalls++;
+	d->stalled = !ready;
+	return ready;
+}
+
+/* Logits out, token drawn, record out; the row then stands at its next position or has stopped. */
+static int finish_row(struct sim *sim, struct sim_queue *q, struct sim_decode_row *row,
+		      const uint32_t *forced, const float *logits)
+{
+	struct sim_decode *d = &q->decode;
+	struct sim_slot *s = row->slot;
+	uint32_t vocab = sim->program.c.ref->vocab;
+	struct mr_lpu_record record = {
+		.cycle = d->cycles,
+		.position = row->position + 1,
+		.generation = s->generation,
+		.slot = (uint16_t)row->index,
+	};
+	int status = 0;
+
+	sim_slot_fed(s, row->token);
+	sim_slot_set_filled(&sim->kv, s, row->position + 1);
+	if (row->logits_iova)
+		status = sim_dma_write(&sim->dma, row->logits_iova + (uint64_t)d->step * d->stride,
+				       logits, 4ull * vocab);
+	if (status)
+		return status;
+	record.token = mr_sample(logits, vocab, &s->sampling, record.position, s->history,
+				 s->history_count, sim->program.sample_scratch, &record.logprob);
+	for (uint32_t k = 0; k < s->sampling.stop_count; k++)
+		row->stopped |= s->sampling.stop[k] == record.token;
+	record.status = row->stopped ? MR_LPU_RECORD_STOPPED : 0;
+	status = sim_queue_record(sim, q, &record);
+	d->records += !status;
+	row->position++;
+	row->token = row->forced && d->step + 1 < d->steps ? forced[d->step] : record.token;
+	return status;
+}
+
+int sim_decode_step(struct sim *sim, struct sim_queue *q, uint32_t *result)
+{
+	struct sim_decode *d = &q->decode;
+	uint64_t sample = clock_sample(&sim->program.c, &sim->chip);
+	uint32_t vocab = sim->program.c.ref->vocab, live = 0, done = 0;
+	int status = 0;
+
+	for (uint32_t i = 0; i < d->count; i++) {
+		struct sim_decode_row *row = &d->row[i];
+		/* A stopped slot keeps its place, and so its cycles. */
+		d->blocks[i] = row->position / MR_KV_BLOCK_TOKENS + 1;
+		if (!row->stopped)
+			d->walk[live++] = (struct walker_row){row->token, row->position,
+							      row->slot->kv, sim->kv.blocks_max};
+	}
+	uint64_t start = d->cycles;
+	d->cycles += clock_forward(&sim->program.c, &sim->chip, d->blocks, d->count);
+	const float *logits = walker_step(sim->program.walker, d->walk, live);
+	for (uint32_t i = 0; i < d->count; i++) {
+		struct sim_decode_row *row = &d->row[i];
+		d->cycles += sample;
+		if (row->stopped || status)
+			continue;
+		status = finish_row(sim, q, row, d->forced + (size_t)i * SIM_STEPS_MAX,
+				    logits + (size_t)done++ * vocab);
+	}
+	live = 0;
+	for (uint32_t i = 0; i < d->count; i++)
+		live += !d->row[i].stopped;
+	sim->counters.steps++;
+	sim->counters.cycles += d->cycles - start;
+	*result = d->records;
+	if (!status && ++d->step < d->steps && live)
+		return SIM_RUNNING;
+	release(d, d->count);
+	return status;
+}

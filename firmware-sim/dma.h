@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The IOVA map: what of the host's memory the device may touch, and how. Host threads map and unmap
+ * (pthread locks: set-up calls); the device's thread moves bytes and faults on all else.
+ */
+#ifndef MR_FIRMWARE_SIM_DMA_H
+#define MR_FIRMWARE_SIM_DMA_H
+
+#include <pthread.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define SIM_DMA_MAPPINGS 256
+
+struct sim_mapping {
+	uint64_t iova;
+	uint64_t bytes; /* 0 = free entry */
+	uint8_t *base;
+	uint32_t access; /* MR_PORT_DMA_* */
+};
+
+struct sim_dma {
+	pthread_rwlock_t lock; /* over map; held while bytes move, so that unmap waits for them */
+	struct sim_mapping map[SIM_DMA_MAPPINGS];
+	uint64_t faults, read_bytes, write_bytes; /* the device thread's */
+};
+
+int sim_dma_init(struct sim_dma *dma);
+void sim_dma_fini(struct sim_dma *dma);
+/* Any thread; as struct mr_lpu_port_ops says. */
+int sim_dma_map(struct sim_dma *dma, uint64_t iova, void *base, size_t bytes, uint32_t access);
+int sim_dma_unmap(struct sim_dma *dma, uint64_t iova);
+
+/* Host to device, device to host: 0 or MR_E_DMA_FAULT, and then nothing was moved. */
+int sim_dma_read(struct sim_dma *dma, uint64_t iova, void *to, size_t bytes);
+int sim_dma_write(struct sim_dma *dma, uint64_t iova, const void *from, size_t bytes);
+/*
+ * Writes an entry whose last 32-bit word is a phase: that word last, with release, so that whoever reads it
+ * with acquire sees the rest. @iova is a multiple of 4.
+ */
+int sim_dma_publish(struct sim_dma *dma, uint64_t iova, const void *entry, size_t bytes);
+
+#endif /* MR_FIRMWARE_SIM_DMA_H */

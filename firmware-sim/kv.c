@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "firmware-sim/kv.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "firmware-sim/device.h"
+#include "kernels/cpu/sample.h"
+#include "userlib/spec/crc32c.h"
+
+int sim_kv_create(struct sim *sim)
+{
+	const struct mr_ref_header *r = sim->program.c.ref;
+	struct sim_kv *kv = &sim->kv;
+
+	memset(kv, 0, sizeof(*kv));
+	kv->slots = sim->slots_max;
+	kv->chips = r->chips;
+	kv->layers = r->layers;
+	kv->blocks = r->kv_blocks;
+	kv->blocks_max = (r->context + MR_KV_BLOCK_TOKENS - 1) / MR_KV_BLOCK_TOKENS;
+	kv->layer_bytes = 2ull * r->kv_heads * MR_KV_BLOCK_TOKENS * r->head_dim * 2;
+	kv->slot = calloc(kv->slots, sizeof(*kv->slot));
+	kv->free_ids = calloc(kv->blocks, sizeof(*kv->free_ids));
+	if (!kv->slot || !kv->free_ids)
+		return MR_E_NO_MEMORY;
+	for (uint32_t i = 0; i < kv->blocks; i++)
+		kv->free_ids[i] = kv->blocks - 1 - i;
+	kv->free_count = kv->blocks;
+	for (uint32_t i = 0; i < kv->slots; i++) {
+		struct sim_slot *s = &kv->slot[i];
+		s->block = calloc(kv->blocks_max, sizeof(*s->block));
+		s->kv = calloc((size_t)kv->chips * kv->blocks_max, sizeof(*s->kv));
+		s->length = calloc((size_t)kv->layers * kv->blocks_max, 1);
+		s->filled = calloc(kv->layers, sizeof(*s->filled));
+		if (!s->block || !s->kv || !s->length || !s->filled)
+			return MR_E_NO_MEMORY;
+	}
+	return 0;
+}
+
+void sim_kv_destroy(struct sim_kv *kv)
+{
+	for (uint32_t i = 0; kv->slot && i < kv->slots; i++) {
+		free(kv->slot[i].block);
+		free(kv->slot[i].kv);
+		free(kv->slot[i].length);
+		free(kv->slot[i].filled);
+	}
+	free(kv->slot);
+	free(kv->free_ids);
+	memset(kv, 0, sizeof(*kv));
+}
+
+static void close_slot(struct sim_kv *kv, struct sim_slot *s)
+{
+	for (uint32_t b = 0; b < s->blocks; b++)
+		kv->free_ids[kv->free_count++] = s->block[b];
+	s->open = 0;
+	s->blocks = 0;
+	s->user = 0;
+	kv->open--;
+}
+
+void sim_kv_forget(struct sim_kv *kv)
+{
+	for (uint32_t i = 0; kv->slot && i < kv->slots; i++)
+		if (kv->slot[i].open)
+			close_slot(kv, &kv->slot[i]);
+}
+
+struct sim_slot *sim_slot_get(struct sim *sim, uint32_t slot, uint32_t generation, int *status)
+{
+	struct sim_kv *kv = &sim->kv;
+
+	*status = sim->program.state != SIM_PROGRAM_ACTIVE ? MR_E_NOT_ACTIVE
+		  : slot >= kv->slots                      ? MR_E_RANGE
+							   : MR_E_STALE;
+	if (*status != MR_E_STALE || !kv->slot[slot].open ||
+	    kv->slot[slot].generation != generation)
+		return NULL;
+	*status = 0;
+	return &kv->slot[slot];
+}
+
+int sim_slot_missing(const struct sim_kv *kv, const struct sim_slot *s, uint32_t position)
+{
+	for (uint32_t l = 0; l < kv->layers; l++)
+		if (s->filled[l] < position)
+			return 1;
+	return 0;
+}
+
+void sim_slot_set_filled(const struct sim_kv *kv, struct sim_slot *s, uint32_t positions)
+{
+	uint32_t b = positions / MR_KV_BLOCK_TOKENS;
+
+	for (uint32_t l = 0; l < kv->layers; l++) {
+		uint8_t *length = s->length + (size_t)l * kv->blocks_max;
+		/* One step on fills one more position; anything else is a jump back. */
+		if (s->filled[l] + 1 != positions)
+			memset(length + b, 0, s->blocks - b);
+		if (b < s->blocks)
+			length[b] = (uint8_t)(positions % MR_KV_BLOCK_TOKENS);
+		if (b && positions % MR_KV_BLOCK_TOKENS == 0)
+			length[b - 1] = MR_KV_BLOCK_TOKENS;
+		s->filled[l] = positions;
+	}
+	s->kv_end = positions;
+}
+
+void sim_slot_fed(struct sim_slot *s, uint32_t token)
+{
+	if (s->history_count == MR_LPU_HISTORY_MAX) {
+		memmove(s->history, s->history + 1, sizeof(s->history) - sizeof(s->history[0]));
+		s->history_count--;
+	}
+	s->history[s->history_count++] = token;
+}
+
+static int reserve(struct sim *sim, struct sim_slot *s, uint32_t positions)
+{
+	struct sim_kv *kv = &sim->kv;
+	uint32_t blocks = (positions + MR_KV_BLOCK_TOKENS - 1) / MR_KV_BLOCK_TOKENS;
+
+	if (blocks > kv->free_count)
+		return MR_E_KV_EXHAUSTED;
+	for (uint32_t b = 0; b < blocks; b++) {
+		uint32_t id = s->block[b] = kv->free_ids[--kv->free_count];
+		for (uint32_t c = 0; c < kv->chips; c++) {
+			const struct mr_ref_chip *part = &sim->program.c.chips[c];
+			s->kv[(size_t)c * kv->blocks_max + b] = sim_sram_at(
+				&sim->sram, c, part->kv_address + id * part->kv_block_bytes);
+		}
+	}
+	s->blocks = blocks;
+	return 0;
+}
+
+int sim_slot_set(struct sim *sim, const struct mr_lpu_cmd_slot_set *cmd)
+{
+	struct sim_kv *kv = &sim->kv;
+	struct mr_lpu_slot_param p;
+	uint32_t history[MR_LPU_HISTORY_MAX];
+	int status;
+
+	if (cmd->reserved0 || !sim_zero(cmd->reserved, sizeof(cmd->reserved)))
+		return MR_E_INVALID;
+	if (sim->program.state != SIM_PROGRAM_ACTIVE)
+		return MR_E_NOT_ACTIVE;
+	if (cmd->slot >= kv->slots || cmd->param_bytes != sizeof(p))
+		return MR_E_RANGE;
+	struct sim_slot *s = &kv->slot[cmd->slot];
+	if (s->open)
+		return MR_E_EXISTS;
+	status = sim_dma_read(&sim->dma, cmd->param_iova, &p, sizeof(p));
+	if (status)
+		return status;
+	if (p.reserved0 || !sim_zero(p.reserved, sizeof(p.reserved)) ||
+	    (!p.history_count && p.history_iova))
+		return MR_E_INVALID;
+	if (!p.positions || p.history_count > MR_LPU_HISTORY_MAX ||
+	    mr_sampling_check(&p.sampling, sim->program.c.ref->vocab))
+		return MR_E_RANGE;
+	if (p.positions > sim->program.c.header->context)
+		return MR_E_CONTEXT_FULL;
+	status = p.history_count ? sim_dma_read(&sim->dma, p.history_iova, history,
+						p.history_count * sizeof(history[0]))
+				 : 0;
+	for (uint32_t i = 0; !status && i < p.history_count; i++)
+		status = history[i] < sim->program.c.ref->vocab ? 0 : MR_E_RANGE;
+	if (!status)
+		status = reserve(sim, s, p.positions);
+	if (status)
+		return status;
+	s->open = 1;
+	s->generation = cmd->generation;
+	s->owner = p.owner;
+	s->positions = p.positions;
+	s->kv_end = 0;
+	s->sampling = p.sampling;
+	s->history_count = p.history_count;
+	memcpy(s->history, history, p.history_count * sizeof(history[0]));
+	memset(s->length, 0, (size_t)kv->layers * kv->blocks_max);
+	memset(s->filled, 0, kv->layers * sizeof(*s->filled));
+	kv->open++;
+	return 0;
+}
+
+static int take_block(struct sim *sim, struct sim_slot *s, const struct mr_kv_desc *d)
+{
+	struct sim_kv *kv = &sim->kv;
+
+	if (d->reserved)
+		return MR_E_INVALID;
+	if (d->owner != s->owner || d->generation != s->generation)
+		return MR_E_STALE;
+	if (d->layer >= kv->layers || d->block >= s->blocks || !d->length ||
+	    d->length > MR_KV_BLOCK_TOKENS)
+		return MR_E_RANGE;
+	uint8_t *length = s->length + (size_t)d->layer * kv->blocks_max;
+	if (d->length < length[d->block])
+		return MR_E_TRUNCATED;
+
+	uint32_t chip = 0;
+	const struct mr_ref_chip *part = sim->program.c.chips;
+	while (d->layer - part[chip].first_layer >= part[chip].layers)
+		chip++; /* ends: the verifier saw every layer on a chip */
+	uint8_t *to = s->kv[(size_t)chip * kv->blocks_max + d->block] +
+		      (d->layer - part[chip].first_layer) * kv->layer_bytes;
+	int status = sim_dma_read(&sim->dma, d->iova, to, kv->layer_bytes);
+	if (status)
+		return status;
+	/* Over what lies in SRAM now, not over what the host held. */
+	if (mr_crc32c(0, to, kv->layer_bytes) != d->crc32c) {
+		length[d->block] = 0;
+		if (s->filled[d->layer] > d->block * MR_KV_BLOCK_TOKENS)
+			s->filled[d->layer] = d->block * MR_KV_BLOCK_TOKENS;
+		return MR_E_CHECKSUM;
+	}
+	length[d->block] = (uint8_t)d->length;
+	if (s->kv_end < d->block * MR_KV_BLOCK_TOKENS + d->length)
+		s->kv_end = d->block * MR_KV_BLOCK_TOKENS + d->length;
+	for (uint32_t b = s->filled[d->layer] / MR_KV_BLOCK_TOKENS; b < s->blocks; b++) {
+		s->filled[d->layer] = b * MR_KV_BLOCK_TOKENS + length[b];
+		if (length[b] < MR_KV_BLOCK_TOKENS)
+			break;
+	}
+	return 0;
+}
+
+int sim_kv_write(struct sim *sim, struct sim_queue *q, const struct mr_lpu_cmd_kv_write *cmd,
+		 uint32_t *result)
+{
+	struct mr_kv_desc descs[MR_KV_DESCS_MAX];
+	struct sim_slot *s;
+	int status;
+
+	if (cmd->reserved0 || !sim_zero(cmd->reserved, sizeof(cmd->reserved)))
+		return MR_E_INVALID;
+	s = sim_slot_get(sim, cmd->slot, cmd->generation, &status);
+	if (!s)
+		return status;
+	if (s->user)
+		return MR_E_BUSY;
+	if (!cmd->count || cmd->count > MR_KV_DESCS_MAX)
+		return MR_E_RANGE;
+	status = sim_dma_read(&sim->dma, cmd->descs_iova, descs, cmd->count * sizeof(descs[0]));
+	for (uint32_t i = 0; !status && i < cmd->count; i++) {
+		status = take_block(sim, s, &descs[i]);
+		*result += !status;
+	}
+	if (status == MR_E_STALE || status == MR_E_TRUNCATED || status == MR_E_CHECKSUM)
+		sim->counters.bad_kv++;
+	return status;
+}
+
+int sim_kv_free(struct sim *sim, const struct mr_lpu_cmd_kv_free *cmd)
+{
+	struct sim_slot *s;
+	int status;
+
+	if (!sim_zero(cmd->reserved, sizeof(cmd->reserved)))
+		return MR_E_INVALID;
+	s = sim_slot_get(sim, cmd->slot, cmd->generation, &status);
+	if (!s)
+		return status;
+	if (s->user)
+		return MR_E_BUSY;
+	close_slot(&sim->kv, s);
+	return 0;
+}

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The register file. Its words are shared by threads, so all accesses are atomic; those that wake-ups
+ * depend on are sequentially consistent (thread.c tells why).
+ */
+#include "firmware-sim/regs.h"
+
+#include <string.h>
+
+#include "firmware-sim/device.h"
+
+_Static_assert(sizeof(((struct sim_regs *)0)->db) / sizeof(struct sim_doorbells) ==
+		       SIM_IO_QUEUES + 1,
+	       "a doorbell page a queue");
+
+static uint32_t log2_of(uint32_t v)
+{
+	return 31 - (uint32_t)__builtin_clz(v);
+}
+
+static uint32_t load(const uint32_t *p)
+{
+	return __atomic_load_n(p, __ATOMIC_SEQ_CST);
+}
+
+uint32_t sim_reg_read(struct sim *sim, uint32_t offset)
+{
+	struct sim_regs *r = &sim->regs;
+
+	switch (offset) {
+	case MR_LPU_REG_MAGIC:
+		return MR_LPU_MAGIC;
+	case MR_LPU_REG_VERSION:
+		return MR_LPU_VERSION;
+	case MR_LPU_REG_CAPS:
+		return log2_of(SIM_RING_MAX) | log2_of(MR_LPU_DOORBELL_STRIDE) << 8 |
+		       SIM_IO_QUEUES << 16;
+	case MR_LPU_REG_TIMEOUT_MS:
+		return 2000;
+	case MR_LPU_REG_CONTROL:
+		return load(&r->control);
+	case MR_LPU_REG_STATUS:
+		return load(&r->status);
+	case MR_LPU_REG_ADMIN_ENTRIES:
+		return load(&r->admin_entries);
+	case MR_LPU_REG_ADMIN_SQ_LO:
+	case MR_LPU_REG_ADMIN_SQ_HI:
+		return load(&r->admin_sq[(offset - MR_LPU_REG_ADMIN_SQ_LO) / 4]);
+	case MR_LPU_REG_ADMIN_CQ_LO:
+	case MR_LPU_REG_ADMIN_CQ_HI:
+		return load(&r->admin_cq[(offset - MR_LPU_REG_ADMIN_CQ_LO) / 4]);
+	case MR_LPU_REG_HEARTBEAT:
+		return load(&r->heartbeat);
+	case MR_LPU_REG_REFUSED:
+		return load(&r->refused);
+	default:
+		return 0;
+	}
+}
+
+void sim_reg_write(struct sim *sim, uint32_t offset, uint32_t value)
+{
+	struct sim_regs *r = &sim->regs;
+	uint32_t *word = NULL;
+
+	switch (offset) {
+	case MR_LPU_REG_CONTROL:
+		__atomic_store_n(&r->control, value & MR_LPU_CONTROL_ENABLE, __ATOMIC_SEQ_CST);
+		sim_wake(sim);
+		return;
+	case MR_LPU_REG_ADMIN_ENTRIES:
+		word = &r->admin_entries;
+		break;
+	case MR_LPU_REG_ADMIN_SQ_LO:
+	case MR_LPU_REG_ADMIN_SQ_HI:
+		word = &r->admin_sq[(offset - MR_LPU_REG_ADMIN_SQ_LO) / 4];
+		break;
+	case MR_LPU_REG_ADMIN_CQ_LO:
+	case MR_LPU_REG_ADMIN_CQ_HI:
+		word = &r->admin_cq[(offset - MR_LPU_REG_ADMIN_CQ_LO) / 4];
+		break;
+	}
+	if (word && !(load(&r->status) & MR_LPU_STATUS_READY))
+		__atomic_store_n(word, value, __ATOMIC_SEQ_CST);
+}
+
+void sim_doorbell(struct sim *sim, uint32_t queue, uint32_t offset, uint32_t value)
+{
+	if (queue > SIM_IO_QUEUES)
+		return;
+	struct sim_doorbells *db = &sim->regs.db[queue];
+	switch (offset) {
+	case MR_LPU_DB_SQ_TAIL:
+		__atomic_store_n(&db->sq_tail, value, __ATOMIC_SEQ_CST);
+		break;
+	case MR_LPU_DB_CQ_HEAD:
+		__atomic_store_n(&db->cq_head, value, __ATOMIC_SEQ_CST);
+		break;
+	case MR_LPU_DB_RECORD_HEAD:
+		__atomic_store_n(&db->record_head, value, __ATOMIC_SEQ_CST);
+		break;
+	case MR_LPU_DB_ARM:
+		/* Read by the device after its next entry: nothing to wake it for. */
+		__atomic_store_n(&db->arm, value & 1, __ATOMIC_SEQ_CST);
+		return;
+	default:
+		return;
+	}
+	sim_wake(sim);
+}
+
+static uint64_t iova_of(const uint32_t words[2])
+{
+	return (uint64_t)load(&words[1]) << 32 | load(&words[0]);
+}
+
+static void enable(struct sim *sim)
+{
+	struct sim_regs *r = &sim->regs;
+	struct sim_queue *q = &sim->queue[0];
+	uint32_t entries = load(&r->admin_entries);
+	uint64_t sq = iova_of(r->admin_sq), cq = iova_of(r->admin_cq);
+
+	if (entries < MR_LPU_ADMIN_ENTRIES_MIN || entries > MR_LPU_ADMIN_ENTRIES_MAX ||
+	    entries & (entries - 1) || sq % 64 || cq % 64) {
+		__atomic_store_n(&r->status, MR_LPU_STATUS_FATAL, __ATOMIC_SEQ_CST);
+		return;
+	}
+	memset(q, 0, sizeof(*q));
+	for (uint32_t i = 0; i <= SIM_IO_QUEUES; i++) {
+		__atomic_store_n(&r->db[i].sq_tail, 0, __ATOMIC_SEQ_CST);
+		__atomic_store_n(&r->db[i].cq_head, 0, __ATOMIC_SEQ_CST);
+		__atomic_store_n(&r->db[i].record_head, 0, __ATOMIC_SEQ_CST);
+		__atomic_store_n(&r->db[i].arm, 0, __ATOMIC_SEQ_CST);
+	}
+	q->live = 1;
+	q->entries = entries;
+	q->sq_iova = sq;
+	q->cq_iova = cq;
+	sim->fatal = 0;
+	__atomic_store_n(&r->status, MR_LPU_STATUS_READY, __ATOMIC_SEQ_CST);
+}
+
+int sim_regs_poll(struct sim *sim)
+{
+	struct sim_regs *r = &sim->regs;
+	uint32_t want = load(&r->control) & MR_LPU_CONTROL_ENABLE;
+	uint32_t status = load(&r->status);
+
+	if (sim->fatal && status == MR_LPU_STATUS_READY) {
+		__atomic_store_n(&r->status, MR_LPU_STATUS_READY | MR_LPU_STATUS_FATAL,
+				 __ATOMIC_SEQ_CST);
+		return 1;
+	}
+	if (want && !status) {
+		enable(sim);
+		return 1;
+	}
+	if (!want && status) {
+		sim_disable(sim);
+		__atomic_store_n(&r->status, 0, __ATOMIC_SEQ_CST);
+		return 1;
+	}
+	return 0;
+}

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Power on and off: the chip file, the parts, the port's calls. */
+#include "firmware-sim/sim.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <sodium.h>
+
+#include "firmware-sim/chips.h"
+#include "firmware-sim/device.h"
+#include "firmware-sim/fault.h"
+#include "kernels/cpu/kernels.h"
+
+static uint32_t port_reg_read(void *ctx, uint32_t offset)
+{
+	return sim_reg_read(ctx, offset);
+}
+
+static void port_reg_write(void *ctx, uint32_t offset, uint32_t value)
+{
+	sim_reg_write(ctx, offset, value);
+}
+
+static void port_doorbell(void *ctx, uint32_t queue, uint32_t offset, uint32_t value)
+{
+	sim_doorbell(ctx, queue, offset, value);
+}
+
+static int port_dma_map(void *ctx, uint64_t iova, void *base, size_t bytes, uint32_t access)
+{
+	struct sim *sim = ctx;
+
+	return sim_dma_map(&sim->dma, iova, base, bytes, access);
+}
+
+static int port_dma_unmap(void *ctx, uint64_t iova)
+{
+	struct sim *sim = ctx;
+
+	return sim_dma_unmap(&sim->dma, iova);
+}
+
+static int port_irq(void *ctx, uint32_t vector, int fd)
+{
+	struct sim *sim = ctx;
+
+	if (vector >= SIM_VECTORS)
+		return MR_E_RANGE;
+	__atomic_store_n(&sim->vector_fd[vector], fd, __ATOMIC_RELEASE);
+	return 0;
+}
+
+static void destroy(struct sim *sim)
+{
+	sim_program_drop(sim);
+	sim_sram_fini(&sim->sram);
+	sim_dma_fini(&sim->dma);
+	free(sim->chip_text);
+	free(sim);
+}
+
+static void port_close(void *ctx)
+{
+	struct sim *sim = ctx;
+
+	sim_thread_stop(sim);
+	sim_disable(sim);
+	destroy(sim);
+}
+
+static const struct mr_lpu_port_ops port_ops = {
+	.reg_read = port_reg_read,
+	.reg_write = port_reg_write,
+	.doorbell = port_doorbell,
+	.dma_map = port_dma_map,
+	.dma_unmap = port_dma_unmap,
+	.irq = port_irq,
+	.close = port_close,
+};
+
+static int read_file(const char *path, char **text, uint32_t *bytes)
+{
+	FILE *f = fopen(path, "rb");
+	char *buf = f ? malloc(MR_CHIP_BYTES_MAX + 1) : NULL;
+	size_t n = buf ? fread(buf, 1, MR_CHIP_BYTES_MAX + 1, f) : 0;
+
+	if (f)
+		fclose(f);
+	if (!f)
+		return MR_E_NOT_FOUND;
+	if (!buf)
+		return MR_E_NO_MEMORY;
+	*text = buf;
+	*bytes = (uint32_t)n; /* one byte too many is refused by the parser */
+	return 0;
+}
+
+static int load_chip(struct sim *sim, const struct mr_sim_options *o)
+{
+	const char *name = o->chip_path ? o->chip_path : "mr1";
+	const struct sim_builtin_chip *b = sim_builtin_chip(name);
+	int status = 0;
+
+	if (b) {
+		sim->chip_bytes = (uint32_t)(b->end - b->text);
+		sim->chip_text = malloc(sim->chip_bytes);
+		if (!sim->chip_text)
+			return MR_E_NO_MEMORY;
+		memcpy(sim->chip_text, b->text, sim->chip_bytes);
+	} else {
+		status = read_file(name, &sim->chip_text, &sim->chip_bytes);
+		if (status && o->why && o->why_bytes)
+			snprintf(o->why, o->why_bytes, "no chip file %s", name);
+	}
+	if (!status)
+		status = mr_chip_parse(sim->chip_text, sim->chip_bytes, &sim->chip, o->why,
+				       o->why_bytes);
+	return status;
+}
+
+static int init(struct sim *sim, const struct mr_sim_options *o)
+{
+	int status = load_chip(sim, o);
+
+	sim->chips = o->chips ? o->chips : 2;
+	sim->slots_max = o->slots ? o->slots : 256;
+	sim->spin_us = o->spin_us ? o->spin_us : 30;
+	sim->program.fault = o->fault;
+	for (uint32_t i = 0; i < SIM_VECTORS; i++)
+		sim->vector_fd[i] = -1;
+	if (status)
+		return status;
+	if (o->why && o->why_bytes)
+		snprintf(o->why, o->why_bytes, "chips, slots, fault or kernels");
+	if (sim->chips > SIM_CHIPS_MAX || sim->slots_max > 65536)
+		return MR_E_INVALID;
+	if (o->fault && sim_fault_check(o->fault))
+		return MR_E_INVALID;
+	sim->kernels = mr_kernels_select(o->kernels);
+	if (!sim->kernels)
+		return MR_E_NOT_SUPPORTED;
+	return sim_sram_init(&sim->sram, sim->chips, sim->chip.sram_bytes);
+}
+
+int mr_sim_create(const struct mr_sim_options *options, struct mr_lpu_port *port)
+{
+	struct sim *sim = calloc(1, sizeof(*sim));
+	int status;
+
+	if (!sim)
+		return MR_E_NO_MEMORY;
+	if (sodium_init() < 0 || sim_dma_init(&sim->dma)) {
+		free(sim);
+		return MR_E_NO_MEMORY;
+	}
+	status = init(sim, options);
+	if (!status)
+		status = sim_thread_start(sim, options->cpu);
+	if (status) {
+		destroy(sim);
+		return status;
+	}
+	port->ops = &port_ops;
+	port->ctx = sim;
+	return 0;
+}

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The simulated LPU: registers, queues, DMA, SRAM, programs, decode and a cycle count, on a thread of its
+ * own, behind the in-process port. Made by tools/ and tests; driver/ never sees this header.
+ *
+ * Everything that lpu_spec.h lets a host do wrong ends in a named status and a counter.
+ */
+#ifndef MR_FIRMWARE_SIM_SIM_H
+#define MR_FIRMWARE_SIM_SIM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include <millrace/lpu_port.h>
+
+struct mr_sim_options {
+	/* A chip file, or the name of one that is built in ("mr1", "tiny"); NULL = "mr1". */
+	const char *chip_path;
+	uint32_t chips; /* of the group, 1 to 64; 0 = 2 */
+	/*
+	 * Faults, comma-separated, applied when a program is activated, or NULL:
+	 *   sram-zero=TENSOR         the tensor's bytes in SRAM become 0
+	 *   sram-flip=TENSOR:OFFSET  the lowest bit of that byte of the tensor is inverted
+	 * TENSOR is a name of the model with or without ".weight". One that the program lacks: ACTIVATE
+	 * answers E_NOT_FOUND.
+	 */
+	const char *fault;
+	uint64_t seed;       /* of random faults; none is drawn yet */
+	uint32_t slots;      /* 0 = 256 */
+	const char *kernels; /* path of class D; NULL = the widest */
+	uint32_t spin_us;    /* how long the device looks for work before it sleeps; 0 = 30 */
+	int cpu;             /* pin the device's thread to cpu - 1; 0 = not pinned */
+	char *why;           /* where create fails: one sentence; may be NULL */
+	size_t why_bytes;
+};
+
+/*
+ * Powers a device on: its thread runs until the port's close. Returns 0, MR_E_NOT_FOUND (chip file),
+ * MR_E_FORMAT, MR_E_RANGE, MR_E_INVALID (chips, fault), MR_E_NOT_SUPPORTED (kernels) or MR_E_NO_MEMORY.
+ */
+int mr_sim_create(const struct mr_sim_options *options, struct mr_lpu_port *port);
+
+#endif /* MR_FIRMWARE_SIM_SIM_H */

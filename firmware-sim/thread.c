@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The device's thread. It looks for work for spin_us, then sleeps on a futex. No wake-up is lost: the
+ * sleeper sets `parked`, then looks at every word once more; the waker writes its word, then looks at
+ * `parked`. Both orders are between sequentially consistent accesses, so at least one side sees the other.
+ */
+#include <linux/futex.h>
+#include <sched.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "firmware-sim/device.h"
+#include "kernels/cpu/kernels.h"
+
+static long futex(uint32_t *word, int op, uint32_t value, const struct timespec *timeout)
+{
+	return syscall(SYS_futex, word, op, value, timeout, NULL, 0);
+}
+
+void sim_wake(struct sim *sim)
+{
+	/* [A] pairs with [B]: the caller's store came before this load, both seq_cst. */
+	if (__atomic_load_n(&sim->parked, __ATOMIC_SEQ_CST)) {
+		__atomic_store_n(&sim->parked, 0, __ATOMIC_SEQ_CST);
+		futex(&sim->parked, FUTEX_WAKE_PRIVATE, 1, NULL);
+	}
+}
+
+static int turn(struct sim *sim)
+{
+	int work = sim_regs_poll(sim);
+
+	for (uint32_t i = 0; i <= SIM_IO_QUEUES && !sim->fatal; i++)
+		if (sim_queue_ready(sim, &sim->queue[i]))
+			work |= sim_queue_run(sim, &sim->queue[i]);
+	__atomic_store_n(&sim->regs.heartbeat, sim->regs.heartbeat + 1, __ATOMIC_RELAXED);
+	return work;
+}
+
+static int must_run(struct sim *sim)
+{
+	uint32_t want = __atomic_load_n(&sim->regs.control, __ATOMIC_SEQ_CST);
+	uint32_t status = __atomic_load_n(&sim->regs.status, __ATOMIC_SEQ_CST);
+
+	if (__atomic_load_n(&sim->stop, __ATOMIC_SEQ_CST) || !want != !status)
+		return 1;
+	for (uint32_t i = 0; i <= SIM_IO_QUEUES && !sim->fatal; i++)
+		if (sim_queue_ready(sim, &sim->queue[i]))
+			return 1;
+	return 0;
+}
+
+static void park(struct sim *sim)
+{
+	/* A bound, so that the heartbeat goes on beating. */
+	const struct timespec bound = {.tv_nsec = 100000000};
+
+	__atomic_store_n(&sim->parked, 1, __ATOMIC_SEQ_CST); /* [B] */
+	if (!must_run(sim))
+		futex(&sim->parked, FUTEX_WAIT_PRIVATE, 1, &bound);
+	__atomic_store_n(&sim->parked, 0, __ATOMIC_SEQ_CST);
+}
+
+static uint64_t now_us(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
+static void *run(void *arg)
+{
+	struct sim *sim = arg;
+	uint64_t idle_since = 0;
+
+	mr_numerics_enter();
+	while (!__atomic_load_n(&sim->stop, __ATOMIC_SEQ_CST)) {
+		if (turn(sim)) {
+			idle_since = 0;
+			continue;
+		}
+		uint64_t now = now_us();
+		if (!idle_since)
+			idle_since = now;
+		if (now - idle_since < sim->spin_us) {
+			for (int i = 0; i < 16; i++)
+				__builtin_ia32_pause();
+			continue;
+		}
+		park(sim);
+		idle_since = 0;
+	}
+	return NULL;
+}
+
+int sim_thread_start(struct sim *sim, int cpu)
+{
+	if (pthread_create(&sim->thread, NULL, run, sim))
+		return MR_E_NO_MEMORY;
+	pthread_setname_np(sim->thread, "lpu-sim");
+	if (cpu > 0 && cpu <= CPU_SETSIZE) {
+		cpu_set_t set;
+		CPU_ZERO(&set);
+		CPU_SET(cpu - 1, &set);
+		pthread_setaffinity_np(sim->thread, sizeof(set), &set);
+	}
+	return 0;
+}
+
+void sim_thread_stop(struct sim *sim)
+{
+	__atomic_store_n(&sim->stop, 1, __ATOMIC_SEQ_CST);
+	sim_wake(sim);
+	pthread_join(sim->thread, NULL);
+}
