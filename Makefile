@@ -156,11 +156,11 @@ deps:
 model:
 	$(Q)sh scripts/model.sh >/dev/null
 
-## demo       the main job: prompts over UDP through DPDK, CPU prefill, LPU decode, tokens back
+## demo       the main job: prompts over UDP through DPDK, CPU prefill, LPU decode (JSON=1: as JSON)
 .PHONY: demo
 demo: deps
 	$(Q)$(MAKE) --no-print-directory all
-	$(Q)sh scripts/demo.sh $(BIN)
+	$(Q)sh scripts/demo.sh $(BIN) $(if $(JSON),--json)
 
 ## check      every test, then the same on tests/tiny.gguf under ASan and UBSan
 .PHONY: check
