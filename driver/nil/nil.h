@@ -9,9 +9,9 @@
 #include "driver/device.h"
 
 struct mr_nil_options {
-	uint32_t slots;	  /* 0 = 1024 */
+	uint32_t slots;   /* 0 = 1024 */
 	uint32_t context; /* 0 = 8192 */
-	uint32_t vocab;	  /* 0 = 49152 */
+	uint32_t vocab;   /* 0 = 49152 */
 };
 
 int mr_nil_open(const struct mr_nil_options *options, struct mr_device **dev);

@@ -39,8 +39,7 @@ extern const struct mr_clock mr_clock_monotonic;
 
 #define MR_PROMPT_BYTES_MAX (64u << 10)
 
-#define MR_REQUEST_CHAT \
-	1u /* text is a user's message: render it through the model's chat template */
+#define MR_REQUEST_CHAT       1u /* text is a user's message: the chat template goes round it */
 #define MR_REQUEST_TOKENS     2u /* the prompt is request->tokens already, not text */
 #define MR_REQUEST_IGNORE_EOS 4u /* only max_tokens, stop tokens and the context end it */
 
@@ -64,17 +63,18 @@ struct mr_end {
 	int32_t status; /* 0, or why it failed */
 	enum mr_finish finish;
 	uint32_t prompt_tokens;
-	uint32_t tokens;                                              /* of the answer */
-	uint64_t submit_ns, start_ns, prefilled_ns, first_ns, end_ns; /* clock; 0 = not reached */
-	uint64_t cycles;                                              /* the device's, all steps */
-	uint64_t copies
-		[MR_COPY_SITES]; /* payload bytes of this request by site, from MR_COPY_SITES_FIRST */
+	uint32_t tokens; /* of the answer */
+	/* by the clock; 0 = not reached */
+	uint64_t submit_ns, start_ns, prefilled_ns, first_ns, end_ns;
+	uint64_t cycles; /* the device's, all steps */
+	/* payload bytes of this request by site, from MR_COPY_SITES_FIRST */
+	uint64_t copies[MR_COPY_SITES];
 };
 
 struct mr_front_ops {
 	/*
-	 * How many more tokens of @request can be taken now. Requests of one client may share that room: a
-	 * DECODE never makes more tokens for all of a client's requests than the least of them has credit.
+	 * How many more tokens of @request can be taken now. Requests of one client may share that
+	 * room: a DECODE never makes more tokens for a client's requests together than that.
 	 */
 	uint32_t (*credit)(void *front, const struct mr_request *request);
 	void (*token)(void *front, struct mr_request *request, const struct mr_token *token);
