@@ -40,7 +40,7 @@ static struct mr_chat_message message(const char *role, const char *content)
 static void ids_are_those_of_the_text(void **state)
 {
 	const struct mr_chat_message talk[] = {
-		message("user", "  What turns the wheel?\n"),
+		message("user", "         What turns the wheel?\n"),
 		message("assistant", "The water."),
 		message("user", ""),
 	};

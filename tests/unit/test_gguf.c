@@ -362,8 +362,8 @@ static void bad_tensors(void **state)
 	check_refused(&f, MR_E_FORMAT, "tensor w");
 	one_tensor(&f, 1ull << 33, 1ull << 33, MR_TENSOR_F32, 0);
 	check_refused(&f, MR_E_FORMAT, "tensor w");
-	/* 2^32-1 rows of 2^32-4 floats: the product is above 2^64. */
-	one_tensor(&f, 0xfffffffc, 0xffffffff, MR_TENSOR_F32, 0);
+	/* 2^31 rows of 2^33 bytes: 0 modulo 2^64. */
+	one_tensor(&f, 1u << 31, 1u << 31, MR_TENSOR_F32, 0);
 	check_refused(&f, MR_E_TRUNCATED, "tensor w");
 	one_tensor(&f, 256, 1, 14, 0);
 	check_refused(&f, MR_E_MODEL, "Q6_K");

@@ -235,6 +235,22 @@ static void check_replaced(const char *from, const char *to, int status, const c
 	free(data);
 }
 
+/* A tensor whose columns alone do not fit. */
+static void tensors_are_checked(void **state)
+{
+	static const char name[] = "blk.0.attn_norm.weight";
+	size_t bytes;
+	uint8_t *data = read_file(TINY, &bytes), *at = memmem(data, bytes, name, strlen(name));
+
+	assert_non_null(at);
+	at += strlen(name) + 4; /* past the number of dimensions */
+	assert_int_equal(*at, 96);
+	*at = 64;
+	assert_int_equal(open_bytes(data, bytes), MR_E_FORMAT);
+	assert_non_null(strstr(why, "blk.0.attn_norm.weight is 1 by 64"));
+	free(data);
+}
+
 static void other_models_are_refused(void **state)
 {
 	check_replaced("llama", "lemma", MR_E_MODEL, "lemma");
@@ -271,6 +287,7 @@ int main(void)
 		cmocka_unit_test(cut_off),
 		cmocka_unit_test(changed_bytes),
 		cmocka_unit_test(shapes_are_checked),
+		cmocka_unit_test(tensors_are_checked),
 		cmocka_unit_test(other_models_are_refused),
 		cmocka_unit_test(unknown_template),
 	};
