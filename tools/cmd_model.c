@@ -151,8 +151,7 @@ static void info_json(const struct mr_model *m)
 	print_json(o);
 }
 
-/* A text of the file for a terminal: its control bytes and quotes as \xNN. */
-static void print_quoted(const char *text, size_t bytes)
+void model_print_quoted(const char *text, size_t bytes)
 {
 	putchar('"');
 	for (size_t i = 0; i < bytes; i++) {
@@ -172,7 +171,7 @@ static void info_table(const struct mr_model *m)
 	size_t bytes;
 
 	printf("name          ");
-	print_quoted(m->name, strlen(m->name));
+	model_print_quoted(m->name, strlen(m->name));
 	printf("\narchitecture  %s, GGUF 3, %.1f MB, %u tensors, %u keys\n", m->architecture,
 	       (double)mr_gguf_file_bytes(m->gguf) / 1e6, mr_gguf_tensor_count(m->gguf),
 	       mr_gguf_pair_count(m->gguf));
@@ -196,7 +195,7 @@ static void info_table(const struct mr_model *m)
 		const char *text = mr_token_bytes(m->tokenizer, m->stop[i], &bytes);
 
 		printf("%s %u ", i ? "," : "", m->stop[i]);
-		print_quoted(text, bytes);
+		model_print_quoted(text, bytes);
 	}
 	printf("\nchat template %s\n", m->chat.known ? "known" : "not known: prompts only");
 }
@@ -255,7 +254,7 @@ static void print_tokens(const struct mr_model *m, const uint32_t *ids, int n, i
 		const char *text = mr_token_bytes(m->tokenizer, ids[i], &bytes);
 
 		printf("%8u  ", ids[i]);
-		print_quoted(text, bytes);
+		model_print_quoted(text, bytes);
 		puts(mr_token_is_control(m->tokenizer, ids[i]) ? "  control" : "");
 	}
 	if (!json)

@@ -189,24 +189,6 @@ static void print_json(const struct mr_device *dev, const struct mr_model *model
 	json_object_put(o);
 }
 
-/* A token's bytes, with those that would disturb a terminal as \xNN. */
-static void print_token(const struct mr_model *model, uint32_t id)
-{
-	size_t bytes = 0;
-	const char *text = mr_token_bytes(model->tokenizer, id, &bytes);
-
-	putchar('"');
-	for (size_t i = 0; text && i < bytes; i++) {
-		unsigned char c = (unsigned char)text[i];
-
-		if (c < 0x20 || c == 0x7f || c == '"' || c == '\\')
-			printf("\\x%02x", c);
-		else
-			putchar(c);
-	}
-	puts("\"");
-}
-
 static void print_table(const struct mr_device *dev, const struct mr_model *model,
 			const struct logits_run *r, int n, const char *digest)
 {
@@ -217,9 +199,13 @@ static void print_table(const struct mr_device *dev, const struct mr_model *mode
 	if (r->top_count)
 		printf("%8s %10s %10s  text\n", "id", "logit", "ln p");
 	for (uint32_t i = 0; i < r->top_count; i++) {
+		size_t bytes;
+		const char *text = mr_token_bytes(model->tokenizer, r->ids[i], &bytes);
+
 		printf("%8u %10.5f %10.5f  ", r->ids[i], (double)r->logits[i],
 		       (double)r->logits[i] - r->log_sum);
-		print_token(model, r->ids[i]);
+		model_print_quoted(text, bytes);
+		putchar('\n');
 	}
 	if (digest)
 		printf("sha256 %s\n", digest);

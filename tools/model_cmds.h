@@ -7,7 +7,12 @@
 #ifndef MR_TOOLS_MODEL_CMDS_H
 #define MR_TOOLS_MODEL_CMDS_H
 
+#include <stddef.h>
+
 int model_logits(int argc, char **argv);  /* cmd_model_logits.c */
 int model_vectors(int argc, char **argv); /* cmd_model_vectors.c */
+
+/* Bytes out of a model, in quotes, for a terminal: control bytes, quotes and backslashes come as \xNN. */
+void model_print_quoted(const char *text, size_t bytes);
 
 #endif /* MR_TOOLS_MODEL_CMDS_H */
