@@ -2,6 +2,10 @@
 /*
  * The LPU driver: brings a device behind a bus up (identify, queues, records), loads a program compiled
  * for its chip, and serves struct mr_device on top.
+ *
+ * What it says of its own beside device.h: a DECODE whose entries ask for more logits rows (entries x steps)
+ * than 32 MiB hold is MR_E_TOO_LARGE; slot_close never fails for an open slot; reset brings the device up
+ * again with its program, and every command under way ends with MR_E_DEVICE.
  */
 #ifndef MR_DRIVER_LPU_LPU_H
 #define MR_DRIVER_LPU_LPU_H
@@ -13,12 +17,12 @@ struct mr_bus; /* driver/bus/bus.h */
 
 struct mr_lpu_options {
 	struct mr_arena *arena; /* queues, records, readback; must outlive the device */
-	struct mr_bus *bus;	/* owned by the device once open succeeds, closed with it */
+	struct mr_bus *bus;     /* owned by the device once open succeeds, closed with it */
 	uint32_t queue_entries; /* of the I/O queue; 0 = 1024 */
-	uint32_t slots;		/* to ask for; 0 = all that the device has */
-	uint32_t context;	/* positions a slot the program is compiled for; 0 = the model's */
-	uint32_t batch_max;	/* 0 = 64 */
-	uint64_t timeout_ms;	/* for admin commands; 0 = 5000 */
+	uint32_t slots;         /* to ask for; 0 = all that the device has */
+	uint32_t context;       /* positions a slot the program is compiled for; 0 = the model's */
+	uint32_t batch_max;     /* 0 = 64 */
+	uint64_t timeout_ms;    /* for admin commands; 0 = 5000 */
 };
 
 /*
@@ -26,5 +30,11 @@ struct mr_lpu_options {
  * what the bus said.
  */
 int mr_lpu_open(const struct mr_lpu_options *options, struct mr_device **dev);
+
+/*
+ * After work->load failed: one sentence with the numbers ("does not fit: ... bytes of matrices, ..."), or
+ * "". @dev is one that mr_lpu_open made; valid until its next load or close.
+ */
+const char *mr_lpu_why(const struct mr_device *dev);
 
 #endif /* MR_DRIVER_LPU_LPU_H */

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Bring-up and the admin queue. Everything here may sleep: it runs at open, load, reset and close. */
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "driver/lpu/internal.h"
+
+uint64_t lpu_now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+static void nap(void)
+{
+	const struct timespec t = {.tv_nsec = 50000};
+
+	nanosleep(&t, NULL);
+}
+
+static int wait_ready(struct lpu *lpu, uint32_t want)
+{
+	uint64_t ms = lpu->bus->ops->reg_read(lpu->bus, MR_LPU_REG_TIMEOUT_MS);
+	uint64_t until = lpu_now_ns() + (ms < 60000 ? ms : 60000) * 1000000;
+
+	for (;;) {
+		uint32_t status = lpu->bus->ops->reg_read(lpu->bus, MR_LPU_REG_STATUS);
+		if (want && status & MR_LPU_STATUS_FATAL)
+			return MR_E_DEVICE;
+		if ((status & MR_LPU_STATUS_READY) == want)
+			return 0;
+		if (lpu_now_ns() > until)
+			return MR_E_TIMEOUT;
+		nap();
+	}
+}
+
+static void write_iova(struct lpu *lpu, uint32_t reg, uint64_t iova)
+{
+	lpu->bus->ops->reg_write(lpu->bus, reg, (uint32_t)iova);
+	lpu->bus->ops->reg_write(lpu->bus, reg + 4, (uint32_t)(iova >> 32));
+}
+
+void lpu_disable(struct lpu *lpu)
+{
+	lpu->bus->ops->reg_write(lpu->bus, MR_LPU_REG_CONTROL, 0);
+	wait_ready(lpu, 0);
+}
+
+int lpu_enable(struct lpu *lpu)
+{
+	const struct mr_bus_ops *ops = lpu->bus->ops;
+
+	if (ops->reg_read(lpu->bus, MR_LPU_REG_MAGIC) != MR_LPU_MAGIC ||
+	    ops->reg_read(lpu->bus, MR_LPU_REG_VERSION) >> 16 != MR_LPU_VERSION >> 16)
+		return MR_E_VERSION;
+	if (ops->reg_read(lpu->bus, MR_LPU_REG_STATUS))
+		lpu_disable(lpu);
+	memset(lpu->admin_cq, 0, ADMIN_ENTRIES * sizeof(*lpu->admin_cq));
+	lpu->admin_tail = lpu->admin_head = 0;
+	ops->reg_write(lpu->bus, MR_LPU_REG_ADMIN_ENTRIES, ADMIN_ENTRIES);
+	write_iova(lpu, MR_LPU_REG_ADMIN_SQ_LO, mr_region_iova(lpu->commands, lpu->admin_sq));
+	write_iova(lpu, MR_LPU_REG_ADMIN_CQ_LO, mr_region_iova(lpu->records, lpu->admin_cq));
+	ops->reg_write(lpu->bus, MR_LPU_REG_CONTROL, MR_LPU_CONTROL_ENABLE);
+	return wait_ready(lpu, MR_LPU_STATUS_READY);
+}
+
+int lpu_admin(struct lpu *lpu, void *command, uint32_t *result)
+{
+	struct mr_lpu_head *head = command;
+	uint32_t at = lpu->admin_tail % ADMIN_ENTRIES;
+	struct mr_lpu_completion *done = &lpu->admin_cq[lpu->admin_head % ADMIN_ENTRIES];
+	uint32_t phase = !(lpu->admin_head / ADMIN_ENTRIES & 1);
+	uint64_t until = lpu_now_ns() + lpu->timeout_ns;
+
+	head->request = lpu->admin_tail;
+	memcpy(&lpu->admin_sq[at], command, sizeof(lpu->admin_sq[at]));
+	lpu->bus->ops->doorbell(lpu->bus, 0, MR_LPU_DB_SQ_TAIL, ++lpu->admin_tail);
+	/* Pairs with the device's write of the phase, last of the entry. */
+	while ((__atomic_load_n(&done->phase, __ATOMIC_ACQUIRE) & 1) != phase) {
+		if (lpu_now_ns() > until)
+			return MR_E_TIMEOUT;
+		nap();
+	}
+	if (done->request != head->request)
+		return MR_E_PROTOCOL;
+	int status = -(int)done->status;
+	if (result)
+		*result = done->result;
+	lpu->bus->ops->doorbell(lpu->bus, 0, MR_LPU_DB_CQ_HEAD, ++lpu->admin_head);
+	return status;
+}
+
+static int text_ends(const char *text, size_t bytes)
+{
+	return memchr(text, 0, bytes) != NULL;
+}
+
+int lpu_identify(struct lpu *lpu)
+{
+	struct mr_lpu_identify *id = &lpu->id;
+	struct mr_lpu_cmd_identify cmd = {
+		.head.opcode = MR_LPU_IDENTIFY,
+		.iova = lpu->readback->iova,
+		.bytes = sizeof(*id),
+	};
+	int status = lpu_admin(lpu, &cmd, NULL);
+
+	if (status)
+		return status;
+	memcpy(id, lpu->readback->base, sizeof(*id));
+	if (id->magic != MR_LPU_MAGIC || id->version >> 16 != MR_LPU_VERSION >> 16)
+		return MR_E_VERSION;
+	if (id->kv_block_tokens != MR_KV_BLOCK_TOKENS || id->kv_type != MR_LPU_KV_FP16)
+		return MR_E_NOT_SUPPORTED;
+	if (!id->chips || id->chips > 64 || !id->slots_max || id->slots_max > 65536 ||
+	    !id->queues_max || id->ring_entries_max < 2 ||
+	    id->ring_entries_max > MR_LPU_RING_ENTRIES_MAX || !id->batch_max || !id->steps_max ||
+	    !id->context_max || !id->cycle_ps || !id->chip_bytes ||
+	    id->chip_bytes > MR_CHIP_BYTES_MAX || !text_ends(id->product, sizeof(id->product)))
+		return MR_E_PROTOCOL;
+	return 0;
+}
+
+int lpu_read_chip(struct lpu *lpu)
+{
+	struct mr_lpu_cmd_get_log cmd = {
+		.head.opcode = MR_LPU_GET_LOG,
+		.iova = lpu->readback->iova,
+		.bytes = lpu->id.chip_bytes,
+		.log = MR_LPU_LOG_CHIP,
+	};
+	uint32_t bytes;
+	int status = lpu_admin(lpu, &cmd, &bytes);
+
+	if (status)
+		return status;
+	if (bytes != lpu->id.chip_bytes)
+		return MR_E_PROTOCOL;
+	status = mr_chip_parse(lpu->readback->base, bytes, &lpu->chip, NULL, 0);
+	if (!status && memcmp(lpu->chip.hash, lpu->id.chip_hash, sizeof(lpu->chip.hash)))
+		status = MR_E_CHECKSUM;
+	return status;
+}

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The LPU driver's inside. One I/O queue, one thread. Memory: every region below is the arena's and mapped
+ * for the device; after load nothing is allocated. What the device writes is checked before it is used.
+ */
+#ifndef MR_DRIVER_LPU_INTERNAL_H
+#define MR_DRIVER_LPU_INTERNAL_H
+
+#include <stdint.h>
+
+#include <millrace/lpu_spec.h>
+
+#include "driver/bus/bus.h"
+#include "driver/lpu/fifo.h"
+#include "driver/lpu/lpu.h"
+#include "driver/mem/arena.h"
+#include "userlib/spec/chip.h"
+
+#define ADMIN_ENTRIES 16u
+#define IO_QUEUE      1u /* the one that this driver makes */
+#define IO_VECTOR     1u
+
+enum pending_kind { PENDING_QUIET, PENDING_IMPORT, PENDING_DECODE }; /* QUIET makes no event */
+
+/* A command that the device has not completed, by its place in the submission ring. */
+struct pending {
+	enum pending_kind kind;
+	uint32_t request;
+	int32_t status; /* what the driver itself found wrong with its records */
+	uint64_t tag;
+	uint64_t param_end; /* room to give back, in each fifo */
+	uint64_t rows_end;
+	uint64_t row_first; /* logits row of step 0 of the first entry that asked */
+	uint64_t entries_end;
+	uint32_t entry_first; /* in lpu->entries */
+	uint32_t entry_count;
+	uint32_t slot, generation; /* of an import */
+	/* DECODE: which record must come next */
+	uint32_t steps, step, cursor;
+	uint32_t records; /* taken */
+	uint64_t cycles;  /* of the latest record */
+};
+
+/* An entry of a DECODE under way. */
+struct decode_entry {
+	uint32_t slot, generation;
+	uint32_t position; /* of its next record */
+	uint32_t stopped;
+	uint64_t cycles; /* at its last record */
+	float *logits;   /* of the next record, or NULL */
+};
+
+struct slot {
+	uint32_t open;
+	uint32_t generation;
+	uint32_t positions;
+	uint32_t blocks;
+};
+
+struct lpu {
+	struct mr_device dev;
+	struct mr_arena *arena;
+	struct mr_bus *bus;
+	uint64_t timeout_ns;
+	uint32_t want_slots, want_context, want_batch;
+	struct mr_lpu_identify id;
+	struct mr_chip chip;
+
+	const struct mr_region *commands, *records, *readback, *logits, *staging;
+
+	/* admin queue: set-up only */
+	struct mr_lpu_command *admin_sq;
+	struct mr_lpu_completion *admin_cq;
+	uint32_t admin_tail, admin_head;
+
+	/* I/O queue: free-running indices */
+	uint32_t entries, record_entries;
+	struct mr_lpu_command *sq;
+	struct mr_lpu_completion *cq;
+	struct mr_lpu_record *ring;
+	struct pending *pending; /* [entries] */
+	uint32_t sq_tail, sq_rung, cq_head, cq_told, record_head, record_told;
+
+	/* room for what commands name, in @commands */
+	uint8_t *params;
+	struct fifo param_room;
+	struct decode_entry *decodes;
+	struct fifo decode_room;
+	/* logits rows in @logits; given back at the poll after their event */
+	struct fifo row_room;
+	uint64_t rows_done;
+	uint64_t row_bytes;
+
+	/* the program */
+	int loaded;
+	uint32_t kv_blocks, kv_free;
+	uint64_t kv_layer_bytes;
+	uint32_t layers, vocab;
+	struct slot *slots; /* [caps.slots] */
+	uint32_t slots_open, next_slot;
+
+	int lost; /* the status that poll gives from now on, 0 = the device is there */
+	/* what a reset ended and poll has not yet told: [ended_next, ended_count) */
+	struct pending *ended; /* [entries] */
+	uint32_t ended_next, ended_count;
+	char why[256]; /* of the last load that failed */
+	uint32_t idle_polls;
+	uint32_t heartbeat;
+	uint64_t progress_ns;
+	struct mr_telemetry seen;
+};
+
+static inline struct lpu *lpu_of(struct mr_device *dev)
+{
+	return (struct lpu *)dev; /* dev is the first member */
+}
+
+uint64_t lpu_now_ns(void);
+
+/* admin.c */
+int lpu_enable(struct lpu *lpu);
+void lpu_disable(struct lpu *lpu);
+/*
+ * Runs one admin command and waits for it, sleeping between looks. 0 and *result, the device's status, or
+ * MR_E_TIMEOUT, MR_E_PROTOCOL. @result may be NULL. request is filled in.
+ */
+int lpu_admin(struct lpu *lpu, void *command, uint32_t *result);
+int lpu_identify(struct lpu *lpu);
+int lpu_read_chip(struct lpu *lpu);
+
+/* queue.c: the I/O queue */
+int lpu_queue_init(struct lpu *lpu);   /* memory; once */
+int lpu_queue_create(struct lpu *lpu); /* on the device, after each enable */
+/* Place and pending record of the next command, or NULL where the queue is full. */
+struct mr_lpu_command *lpu_next(struct lpu *lpu, uint32_t keep, struct pending **pending);
+/* Hands the command that lpu_next gave over; @now = 1 rings the doorbell at once. */
+void lpu_submit(struct lpu *lpu, int now);
+void lpu_ring(struct lpu *lpu); /* tells the device what it has not been told */
+
+/* program.c */
+int lpu_load(struct mr_device *dev, const struct mr_model *model,
+	     void (*progress)(void *arg, unsigned percent), void *arg);
+
+/* slots.c */
+int lpu_slot_open(struct mr_device *dev, const struct mr_slot_config *config, struct mr_slot *slot);
+int lpu_slot_close(struct mr_device *dev, struct mr_slot slot);
+int lpu_kv_import(struct mr_device *dev, struct mr_slot slot, const struct mr_kv_desc *descs,
+		  uint32_t count, uint64_t tag);
+/* 0, MR_E_NOT_ACTIVE or MR_E_STALE. */
+int lpu_slot_check(const struct lpu *lpu, struct mr_slot slot);
+
+/* decode.c */
+int lpu_decode(struct mr_device *dev, const struct mr_decode_entry *entries, uint32_t count,
+	       uint32_t steps, uint64_t tag);
+
+/* poll.c */
+int lpu_poll(struct mr_device *dev, struct mr_event *events, uint32_t max);
+int lpu_arm(struct mr_device *dev);
+/* Waits for commands that make no event. MR_E_BUSY where others are under way or events wait. May sleep. */
+int lpu_settle(struct lpu *lpu);
+
+#endif /* MR_DRIVER_LPU_INTERNAL_H */

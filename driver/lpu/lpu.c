@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Open, close, reset: the device's life, and the ops tables that the orchestrator sees. */
+#include "driver/lpu/lpu.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "driver/lpu/internal.h"
+
+static int map(void *ctx, const struct mr_region *region, uint32_t access)
+{
+	struct lpu *lpu = ctx;
+
+	return lpu->bus->ops->dma_map(lpu->bus, region->iova, region->base, region->bytes, access);
+}
+
+static void unmap(void *ctx, const struct mr_region *region)
+{
+	struct lpu *lpu = ctx;
+
+	lpu->bus->ops->dma_unmap(lpu->bus, region->iova);
+}
+
+static int lpu_reset(struct mr_device *dev)
+{
+	struct lpu *lpu = lpu_of(dev);
+	int status;
+
+	if (lpu->ended_next < lpu->ended_count)
+		return MR_E_BUSY; /* poll first: the events of the last reset wait */
+	lpu_disable(lpu);
+	lpu->ended_next = lpu->ended_count = 0;
+	for (uint32_t i = lpu->cq_head; i != lpu->sq_tail; i++)
+		lpu->ended[lpu->ended_count++] = lpu->pending[i % lpu->entries];
+	lpu->cq_head = lpu->sq_tail;
+	for (uint32_t i = 0; i < dev->caps.slots; i++)
+		lpu->slots[i].open = 0;
+	lpu->slots_open = 0;
+	lpu->kv_free = lpu->kv_blocks;
+	status = lpu_enable(lpu);
+	if (!status)
+		status = lpu_queue_create(lpu);
+	lpu->lost = status;
+	return status;
+}
+
+static int lpu_telemetry(struct mr_device *dev, struct mr_telemetry *out)
+{
+	struct lpu *lpu = lpu_of(dev);
+
+	*out = lpu->seen;
+	out->kv_blocks = lpu->kv_blocks;
+	out->kv_blocks_used = lpu->kv_blocks - lpu->kv_free;
+	return 0;
+}
+
+static void destroy(struct lpu *lpu)
+{
+	free(lpu->pending);
+	free(lpu->decodes);
+	free(lpu->ended);
+	free(lpu->slots);
+	free(lpu);
+}
+
+static void lpu_close(struct mr_device *dev)
+{
+	struct lpu *lpu = lpu_of(dev);
+
+	lpu_disable(lpu);
+	mr_arena_remove_consumer(lpu->arena, lpu);
+	lpu->bus->ops->close(lpu->bus);
+	destroy(lpu);
+}
+
+static const struct mr_admin_ops admin_ops = {
+	.reset = lpu_reset,
+	.telemetry = lpu_telemetry,
+	.close = lpu_close,
+};
+static const struct mr_memory_ops memory_ops = {
+	.slot_open = lpu_slot_open,
+	.slot_close = lpu_slot_close,
+	.kv_export = mr_unsupported_kv_export,
+	.kv_import = lpu_kv_import,
+	.kv_fork = mr_unsupported_kv_fork,
+};
+static const struct mr_work_ops work_ops = {
+	.load = lpu_load,
+	.prefill = mr_unsupported_prefill,
+	.decode = lpu_decode,
+	.score = mr_unsupported_score,
+	.poll = lpu_poll,
+	.arm = lpu_arm,
+};
+
+static uint32_t power_of_two(uint32_t at_least, uint32_t at_most)
+{
+	uint32_t n = 2;
+
+	while (n < at_least && n * 2 <= at_most)
+		n *= 2;
+	return n;
+}
+
+static int bring_up(struct lpu *lpu)
+{
+	struct mr_caps *caps = &lpu->dev.caps;
+	int status = lpu_enable(lpu);
+
+	if (!status)
+		status = lpu_identify(lpu);
+	if (!status)
+		status = lpu_read_chip(lpu);
+	/* The device's word on rings is known only now; they were made no larger than any may be. */
+	if (!status && (lpu->entries > lpu->id.ring_entries_max ||
+			lpu->record_entries > lpu->id.ring_entries_max))
+		status = MR_E_NOT_SUPPORTED;
+	if (!status)
+		status = lpu_queue_create(lpu);
+	if (status)
+		return status;
+	caps->slots = lpu->id.slots_max < lpu->entries / 2 ? lpu->id.slots_max : lpu->entries / 2;
+	if (lpu->want_slots && lpu->want_slots < caps->slots)
+		caps->slots = lpu->want_slots;
+	lpu->slots = calloc(caps->slots, sizeof(*lpu->slots));
+	if (!lpu->slots)
+		return MR_E_NO_MEMORY;
+	snprintf(caps->name, sizeof(caps->name), "lpu:%.16sx%u", lpu->id.product, lpu->id.chips);
+	snprintf(caps->class_decode, sizeof(caps->class_decode), "%s", lpu->chip.classes);
+	caps->stages = MR_STAGE_DECODE;
+	caps->steps_max = lpu->id.steps_max;
+	caps->cycle_ps = lpu->id.cycle_ps;
+	lpu->dev.wait_fd = lpu->bus->ops->irq_fd(lpu->bus, IO_VECTOR);
+	return lpu->dev.wait_fd < 0 ? lpu->dev.wait_fd : 0;
+}
+
+int mr_lpu_open(const struct mr_lpu_options *options, struct mr_device **dev)
+{
+	struct lpu *lpu = calloc(1, sizeof(*lpu));
+	const struct mr_arena_consumer consumer = {map, unmap, lpu};
+	int status;
+
+	if (!lpu)
+		return MR_E_NO_MEMORY;
+	lpu->dev.admin = &admin_ops;
+	lpu->dev.mem = &memory_ops;
+	lpu->dev.work = &work_ops;
+	lpu->dev.wait_fd = -1;
+	lpu->arena = options->arena;
+	lpu->bus = options->bus;
+	lpu->timeout_ns = (options->timeout_ms ? options->timeout_ms : 5000) * 1000000;
+	lpu->want_slots = options->slots;
+	lpu->want_context = options->context;
+	lpu->want_batch = options->batch_max;
+	uint32_t shift = lpu->bus->ops->reg_read(lpu->bus, MR_LPU_REG_CAPS) & 0xff;
+	uint32_t largest = 1u << (shift < 16 ? shift : 16);
+	uint32_t batch = options->batch_max ? options->batch_max : 64;
+	lpu->entries =
+		power_of_two(options->queue_entries ? options->queue_entries : 1024, largest);
+	lpu->record_entries = power_of_two(batch > 256 ? batch * 4 : 1024, largest);
+	if (options->slots > lpu->entries / 2)
+		lpu->entries = power_of_two(options->slots * 2, largest);
+
+	status = mr_arena_add_consumer(lpu->arena, &consumer);
+	if (status) {
+		destroy(lpu);
+		return status;
+	}
+	status = lpu_queue_init(lpu);
+	if (!status)
+		status = bring_up(lpu);
+	if (status) {
+		lpu_disable(lpu);
+		mr_arena_remove_consumer(lpu->arena, lpu);
+		destroy(lpu);
+		return status;
+	}
+	*dev = &lpu->dev;
+	return 0;
+}
+
+const char *mr_lpu_why(const struct mr_device *dev)
+{
+	return ((const struct lpu *)dev)->why;
+}

@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Records and completions to events. The device is not trusted: a record must be the next one that the
+ * oldest DECODE can make, a completion must answer the oldest command; what is not is counted and dropped.
+ *
+ * Which DECODE does a visible record belong to? Records of a DECODE are visible before its completion, that
+ * before the records of the next. So: see the record (acquire), then look at the oldest completion. Where
+ * it is there and as many records were taken as it says, the record is the next one's; else the oldest's.
+ */
+#include <math.h>
+#include <unistd.h>
+
+#include "driver/lpu/internal.h"
+#include "driver/metrics.h"
+
+#define STALL_POLLS 4096u /* empty polls between two looks at the clock */
+
+static const struct mr_lpu_completion *peek_completion(const struct lpu *lpu)
+{
+	const struct mr_lpu_completion *c = &lpu->cq[lpu->cq_head % lpu->entries];
+	uint32_t phase = !(lpu->cq_head / lpu->entries & 1);
+
+	/* Pairs with the device's write of the phase, last of the entry. */
+	return (__atomic_load_n(&c->phase, __ATOMIC_ACQUIRE) & 1) == phase ? c : NULL;
+}
+
+static const struct mr_lpu_record *peek_record(const struct lpu *lpu)
+{
+	const struct mr_lpu_record *r = &lpu->ring[lpu->record_head % lpu->record_entries];
+	uint32_t lap = lpu->record_head / lpu->record_entries + 1;
+
+	/* Pairs with the device's write of the lap, last of the record. */
+	return __atomic_load_n(&r->phase, __ATOMIC_ACQUIRE) == lap ? r : NULL;
+}
+
+static struct pending *oldest(struct lpu *lpu)
+{
+	return lpu->cq_head == lpu->sq_tail ? NULL : &lpu->pending[lpu->cq_head % lpu->entries];
+}
+
+/* On to the next record that @p can make: next entry that has not stopped, then next step. */
+static void advance(struct lpu *lpu, struct pending *p)
+{
+	for (uint32_t turn = 0; turn <= p->entry_count; turn++) {
+		if (++p->cursor == p->entry_count) {
+			p->cursor = 0;
+			p->step++;
+		}
+		if (!lpu->decodes[p->entry_first + p->cursor].stopped)
+			return;
+	}
+	p->step = p->steps; /* all have stopped: no further record */
+}
+
+/* One record to @event. 0, or 1 where it is none that @p could make (then no event). */
+static int take_record(struct lpu *lpu, struct pending *p, const struct mr_lpu_record *shared,
+		       struct mr_event *event)
+{
+	/* Read once: the device could write it again. */
+	const struct mr_lpu_record r = *shared;
+	int stopped = r.status & MR_LPU_RECORD_STOPPED;
+
+	lpu->record_head++;
+	lpu->seen.records++;
+	mr_count(MR_M_lpu_records, 1);
+	if (!p || p->kind != PENDING_DECODE)
+		return 1;
+	p->records++;
+	struct decode_entry *d = &lpu->decodes[p->entry_first + p->cursor];
+	if (p->step >= p->steps || r.slot != d->slot || r.generation != d->generation ||
+	    r.position != d->position || r.token >= lpu->vocab ||
+	    r.status & ~MR_LPU_RECORD_STOPPED || r.cycle < p->cycles || isnan(r.logprob)) {
+		p->status = MR_E_PROTOCOL;
+		return 1;
+	}
+	*event = (struct mr_event){
+		.type = MR_EVENT_TOKEN,
+		.tag = p->tag,
+		.slot = {d->slot, d->generation},
+		.position = r.position,
+		.token = r.token,
+		.stopped = stopped != 0,
+		.logprob = r.logprob,
+		.cycles = r.cycle - d->cycles,
+		.logits = d->logits,
+	};
+	d->cycles = p->cycles = r.cycle;
+	d->position++;
+	d->stopped = stopped != 0;
+	if (d->logits)
+		d->logits = (float *)(void *)((uint8_t *)d->logits + lpu->row_bytes);
+	advance(lpu, p);
+	return 0;
+}
+
+/* The end of @p. Returns 1 where that makes an event. */
+static int end(struct lpu *lpu, const struct pending *p, int status, struct mr_event *event)
+{
+	if (status)
+		lpu->seen.errors++;
+	if (p->kind == PENDING_DECODE) {
+		lpu->seen.steps += p->step;
+		lpu->seen.cycles += p->cycles;
+		mr_count(MR_M_lpu_cycles, p->cycles);
+	}
+	if (p->kind != PENDING_QUIET)
+		*event = (struct mr_event){
+			.type = MR_EVENT_DONE,
+			.status = status,
+			.tag = p->tag,
+			.slot = {p->slot, p->generation},
+			.cycles = p->cycles,
+		};
+	lpu->seen.completions++;
+	return p->kind != PENDING_QUIET;
+}
+
+/* Ends the oldest command and gives back what it held. */
+static int retire(struct lpu *lpu, struct pending *p, int status, struct mr_event *event)
+{
+	fifo_give(&lpu->param_room, p->param_end);
+	fifo_give(&lpu->decode_room, p->entries_end);
+	lpu->rows_done = p->rows_end;
+	lpu->cq_head++;
+	return end(lpu, p, p->status ? p->status : status, event);
+}
+
+/* A visible completion of @p: its verdict, or MR_E_PROTOCOL where it contradicts what was seen. */
+static int verdict(const struct pending *p, const struct mr_lpu_completion *shared)
+{
+	const struct mr_lpu_completion c = *shared;
+	int status = -(int)c.status;
+
+	if (c.request != p->request || status < MR_E_INTERNAL)
+		return MR_E_PROTOCOL;
+	if (p->kind == PENDING_DECODE && !status && c.result != p->records)
+		return MR_E_PROTOCOL;
+	return status;
+}
+
+/* One event into @event: 1; something else was done: 0; nothing is there: -1. */
+static int step(struct lpu *lpu, struct mr_event *event)
+{
+	if (lpu->ended_next < lpu->ended_count)
+		return end(lpu, &lpu->ended[lpu->ended_next++], MR_E_DEVICE, event);
+
+	const struct mr_lpu_record *record = peek_record(lpu);
+	struct pending *p = oldest(lpu);
+	const struct mr_lpu_completion *c = p ? peek_completion(lpu) : NULL;
+
+	if (c && (!record || p->kind != PENDING_DECODE || p->records >= c->result)) {
+		int status = verdict(p, c);
+		if (status == MR_E_PROTOCOL)
+			mr_count(MR_M_lpu_bad_completion, 1);
+		return retire(lpu, p, status, event);
+	}
+	if (!record)
+		return -1;
+	if (take_record(lpu, p, record, event)) {
+		mr_count(MR_M_lpu_bad_completion, 1);
+		return 0;
+	}
+	event->seen_ns = lpu_now_ns();
+	return 1;
+}
+
+/* Gives credit back: records at once, since a device may wait for them. */
+static void tell(struct lpu *lpu)
+{
+	if (lpu->record_told != lpu->record_head) {
+		lpu->bus->ops->doorbell(lpu->bus, IO_QUEUE, MR_LPU_DB_RECORD_HEAD,
+					lpu->record_head);
+		lpu->record_told = lpu->record_head;
+		mr_count(MR_M_lpu_doorbells, 1);
+	}
+	if (lpu->cq_told != lpu->cq_head) {
+		lpu->bus->ops->doorbell(lpu->bus, IO_QUEUE, MR_LPU_DB_CQ_HEAD, lpu->cq_head);
+		lpu->cq_told = lpu->cq_head;
+		mr_count(MR_M_lpu_doorbells, 1);
+	}
+}
+
+/* No progress for long: is the device slow, or gone? */
+static void watch(struct lpu *lpu)
+{
+	if (lpu->cq_head == lpu->sq_tail || ++lpu->idle_polls % STALL_POLLS)
+		return;
+	uint64_t now = lpu_now_ns();
+	if (!lpu->progress_ns)
+		lpu->progress_ns = now;
+	if (now - lpu->progress_ns < lpu->timeout_ns)
+		return;
+	uint32_t beat = lpu->bus->ops->reg_read(lpu->bus, MR_LPU_REG_HEARTBEAT);
+	if (lpu->bus->ops->reg_read(lpu->bus, MR_LPU_REG_STATUS) != MR_LPU_STATUS_READY)
+		lpu->lost = MR_E_DEVICE;
+	else if (beat == lpu->heartbeat)
+		lpu->lost = MR_E_TIMEOUT;
+	lpu->heartbeat = beat;
+	lpu->progress_ns = now;
+}
+
+int lpu_settle(struct lpu *lpu)
+{
+	uint64_t until = lpu_now_ns() + lpu->timeout_ns;
+	struct mr_event event;
+
+	for (uint32_t i = lpu->cq_head; i != lpu->sq_tail; i++)
+		if (lpu->pending[i % lpu->entries].kind != PENDING_QUIET)
+			return MR_E_BUSY;
+	lpu_ring(lpu);
+	while (oldest(lpu)) {
+		if (lpu_now_ns() > until)
+			return MR_E_TIMEOUT;
+		step(lpu, &event); /* nothing but quiet commands: no event is lost */
+		tell(lpu);
+	}
+	return lpu->ended_next < lpu->ended_count ? MR_E_BUSY : 0;
+}
+
+int lpu_poll(struct mr_device *dev, struct mr_event *events, uint32_t max)
+{
+	struct lpu *lpu = lpu_of(dev);
+	uint32_t n = 0;
+	int done = 0;
+
+	if (lpu->lost)
+		return lpu->lost;
+	/* Logits handed out by the last poll end here. */
+	fifo_give(&lpu->row_room, lpu->rows_done);
+	lpu_ring(lpu);
+	while (n < max) {
+		int got = step(lpu, &events[n]);
+		if (got < 0)
+			break;
+		n += (uint32_t)got;
+		done = 1;
+	}
+	tell(lpu);
+	if (done)
+		lpu->progress_ns = 0;
+	else
+		watch(lpu);
+	return (int)n;
+}
+
+int lpu_arm(struct mr_device *dev)
+{
+	struct lpu *lpu = lpu_of(dev);
+	uint64_t count;
+
+	if (lpu->lost || lpu->ended_next < lpu->ended_count)
+		return 1;
+	lpu_ring(lpu);
+	/* What an earlier arming left: the descriptor is not blocking, and empty is as good. */
+	ssize_t drained = read(dev->wait_fd, &count, sizeof(count));
+	(void)drained;
+	lpu->bus->ops->doorbell(lpu->bus, IO_QUEUE, MR_LPU_DB_ARM, 1);
+	/* The read returns when the doorbell has arrived; then the rings are looked at once more. */
+	lpu->bus->ops->reg_read(lpu->bus, MR_LPU_REG_STATUS);
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	return peek_record(lpu) || (oldest(lpu) && peek_completion(lpu));
+}

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The I/O queue's memory, its creation on the device, posting and doorbells. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "driver/lpu/internal.h"
+#include "driver/metrics.h"
+
+#define PARAM_BYTES    (1u << 20)
+#define DECODES_MAX    8192u
+#define READBACK_BYTES MR_CHIP_BYTES_MAX
+
+/* A region's bytes, dealt out from the start, each piece on a cache line of its own. */
+struct dealer {
+	uint8_t *base;
+	size_t used;
+};
+
+static void *deal(struct dealer *d, size_t bytes)
+{
+	void *p = d->base + d->used;
+
+	d->used += (bytes + 127) / 128 * 128;
+	return p;
+}
+
+int lpu_queue_init(struct lpu *lpu)
+{
+	size_t ring = (size_t)lpu->record_entries * sizeof(*lpu->ring);
+	size_t sq = (size_t)lpu->entries * sizeof(*lpu->sq);
+	size_t cq = (size_t)lpu->entries * sizeof(*lpu->cq);
+	int status;
+
+	status = mr_arena_region(lpu->arena, MR_REGION_COMMANDS,
+				 ADMIN_ENTRIES * sizeof(*lpu->admin_sq) + sq + PARAM_BYTES + 1024,
+				 &lpu->commands);
+	if (!status)
+		status = mr_arena_region(lpu->arena, MR_REGION_RECORDS,
+					 ADMIN_ENTRIES * sizeof(*lpu->admin_cq) + cq + ring + 1024,
+					 &lpu->records);
+	if (!status)
+		status = mr_arena_region(lpu->arena, MR_REGION_READBACK, READBACK_BYTES,
+					 &lpu->readback);
+	if (status)
+		return status;
+	struct dealer out = {.base = lpu->commands->base}, in = {.base = lpu->records->base};
+	lpu->admin_sq = deal(&out, ADMIN_ENTRIES * sizeof(*lpu->admin_sq));
+	lpu->sq = deal(&out, sq);
+	lpu->params = deal(&out, PARAM_BYTES);
+	lpu->admin_cq = deal(&in, ADMIN_ENTRIES * sizeof(*lpu->admin_cq));
+	lpu->cq = deal(&in, cq);
+	lpu->ring = deal(&in, ring);
+	lpu->param_room.size = PARAM_BYTES;
+	lpu->decode_room.size = DECODES_MAX;
+	lpu->pending = calloc(lpu->entries, sizeof(*lpu->pending));
+	lpu->decodes = calloc(DECODES_MAX, sizeof(*lpu->decodes));
+	lpu->ended = calloc(lpu->entries, sizeof(*lpu->ended));
+	return lpu->pending && lpu->decodes && lpu->ended ? 0 : MR_E_NO_MEMORY;
+}
+
+int lpu_queue_create(struct lpu *lpu)
+{
+	struct mr_lpu_cmd_queue_create cmd = {
+		.head.opcode = MR_LPU_QUEUE_CREATE,
+		.queue = IO_QUEUE,
+		.entries = lpu->entries,
+		.sq_iova = mr_region_iova(lpu->commands, lpu->sq),
+		.cq_iova = mr_region_iova(lpu->records, lpu->cq),
+		.record_iova = mr_region_iova(lpu->records, lpu->ring),
+		.record_entries = lpu->record_entries,
+		.vector = IO_VECTOR,
+	};
+
+	memset(lpu->cq, 0, (size_t)lpu->entries * sizeof(*lpu->cq));
+	memset(lpu->ring, 0, (size_t)lpu->record_entries * sizeof(*lpu->ring));
+	lpu->sq_tail = lpu->sq_rung = lpu->cq_head = lpu->cq_told = 0;
+	lpu->record_head = lpu->record_told = 0;
+	lpu->param_room.head = lpu->param_room.tail;
+	lpu->decode_room.head = lpu->decode_room.tail;
+	lpu->row_room.head = lpu->rows_done = lpu->row_room.tail;
+	return lpu_admin(lpu, &cmd, NULL);
+}
+
+struct mr_lpu_command *lpu_next(struct lpu *lpu, uint32_t keep, struct pending **pending)
+{
+	uint32_t at = lpu->sq_tail % lpu->entries;
+
+	/* Commands under way also need a place for their completion: both rings have `entries`. */
+	if (lpu->sq_tail - lpu->cq_head + keep >= lpu->entries)
+		return NULL;
+	*pending = &lpu->pending[at];
+	memset(*pending, 0, sizeof(**pending));
+	memset(&lpu->sq[at], 0, sizeof(lpu->sq[at]));
+	return &lpu->sq[at];
+}
+
+void lpu_submit(struct lpu *lpu, int now)
+{
+	struct pending *p = &lpu->pending[lpu->sq_tail % lpu->entries];
+
+	p->request = lpu->sq_tail;
+	p->param_end = lpu->param_room.tail;
+	p->rows_end = lpu->row_room.tail;
+	p->entries_end = lpu->decode_room.tail;
+	lpu->sq[lpu->sq_tail % lpu->entries].head.request = p->request;
+	lpu->sq_tail++;
+	lpu->seen.commands++;
+	mr_count(MR_M_lpu_commands, 1);
+	if (now)
+		lpu_ring(lpu);
+}
+
+void lpu_ring(struct lpu *lpu)
+{
+	if (lpu->sq_rung != lpu->sq_tail) {
+		lpu->bus->ops->doorbell(lpu->bus, IO_QUEUE, MR_LPU_DB_SQ_TAIL, lpu->sq_tail);
+		lpu->sq_rung = lpu->sq_tail;
+		mr_count(MR_M_lpu_doorbells, 1);
+	}
+}
