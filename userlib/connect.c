@@ -233,6 +233,7 @@ int mr_ring_connect(const struct mr_ring_options *options, struct mr_ring **ring
 	uint64_t deadline;
 	int fd, rc;
 
+	*ring = NULL;
 	if (!options)
 		options = &none;
 	if (options->reserved)

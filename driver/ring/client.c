@@ -119,9 +119,7 @@ uint32_t mr_ring_slot_take(struct ring_client *client, uint64_t key)
 	slot->live = client->live_count++;
 	slot->key = key;
 	slot->generation++;
-	slot->grant = 0;
 	slot->overrun = 0;
-	client->cq_set_aside++;
 	return index;
 }
 
@@ -131,17 +129,10 @@ void mr_ring_slot_give(struct ring_client *client, uint32_t index)
 	uint32_t last = --client->live_count;
 	uint32_t moved = client->live[last];
 
-	client->cq_set_aside -= 1 + slot->grant;
+	if (!last)
+		client->promised = 0;
 	client->live[slot->live] = moved;
 	client->slots[moved].live = slot->live;
 	client->live[last] = index;
 	slot->live = last;
-}
-
-int64_t mr_ring_slot_find(const struct ring_client *client, uint64_t key)
-{
-	for (uint32_t i = 0; i < client->live_count; i++)
-		if (client->slots[client->live[i]].key == key)
-			return client->live[i];
-	return -1;
 }

@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Writing CQEs, and never one that has no room. The queue's entries are in one of four states: the
- * client's (written, not yet returned by cq_head), set aside for the one DONE or ERROR of each request
- * under way, set aside for tokens (a slot's grant), free. The orchestrator decodes a token for a request
- * only while it has a grant, so whatever a client does with cq_head, no token is made that cannot be
- * delivered, and nobody else waits.
+ * Writing CQEs, and never one that has no room. An entry of the queue is the client's (written, not
+ * returned by cq_head yet), set aside for the one DONE or ERROR of a request under way, promised to tokens
+ * of the DECODE under way, or unclaimed. An SQE is taken only when an entry is unclaimed, and the
+ * orchestrator decodes for a client no more tokens at a time than it was promised; so whatever a client
+ * does with cq_head, no answer is made that cannot be delivered, and nobody else waits.
  */
 #include <sys/eventfd.h>
 
 #include "driver/ring/internal.h"
 
-/* Tokens that a request may be ahead of its client, where the queue is large enough. */
-#define GRANT_MAX 16u
+/* Tokens promised for each request under way: the most steps a DECODE can make when all take part. */
+#define PROMISE 8u
 
 /* CQ_ROOM: takes the client's cq_head over if it is one that a client can have. */
 static void look_at_credit(struct ring_client *client)
@@ -27,8 +27,8 @@ static void look_at_credit(struct ring_client *client)
 
 uint32_t mr_ring_cq_unclaimed(const struct ring_client *client)
 {
-	return client->mem.cq_mask + 1 - (client->cq_index - client->cq_head) -
-	       client->cq_set_aside;
+	return client->mem.cq_mask + 1 - (client->cq_index - client->cq_head) - client->live_count -
+	       client->promised;
 }
 
 uint32_t mr_ring_cq_room(struct ring_client *client, uint32_t want)
@@ -107,27 +107,25 @@ void mr_ring_cq_wake(struct ring_client *client)
 
 /* ---- what the orchestrator calls; front is the client, front_word[0] the slot ---- */
 
+/*
+ * The room is the client's, for all its requests together. No DECODE is under way when the orchestrator asks,
+ * so an earlier promise is over, kept or not. One entry stays unclaimed where there are two, so that
+ * SQEs (a CANCEL among them) go on.
+ */
 static uint32_t credit(void *front, const struct mr_request *request)
 {
 	struct ring_client *client = front;
-	struct ring_slot *slot = &client->slots[request->front_word[0]];
-	uint32_t share = (client->mem.cq_mask + 1) / (4 * client->live_count);
-	uint32_t want = share > GRANT_MAX ? GRANT_MAX : share ? share : 1;
-	uint32_t more, room;
+	uint32_t want = PROMISE * client->live_count;
+	uint32_t room;
 
 	if (client->dead)
-		return 1; /* it is being cancelled; its tokens go nowhere and need no room */
-	if (slot->grant >= want)
-		return slot->grant;
-	more = want - slot->grant;
-	room = mr_ring_cq_room(client, more);
-	if (more > room)
-		more = room;
-	slot->grant += more;
-	client->cq_set_aside += more;
-	if (!slot->grant)
+		return UINT32_MAX; /* it is being cancelled; its tokens go nowhere */
+	client->promised = 0;
+	room = mr_ring_cq_room(client, want + 1);
+	if (!room)
 		mr_ring_cq_stall(client);
-	return slot->grant;
+	client->promised = room > want ? want : room > 1 ? room - 1 : room;
+	return client->promised;
 }
 
 static void token(void *front, struct mr_request *request, const struct mr_token *token)
@@ -149,13 +147,12 @@ static void token(void *front, struct mr_request *request, const struct mr_token
 
 	if (client->dead)
 		return;
-	if (!slot->grant) {
+	if (!client->promised) {
 		slot->overrun = 1;
 		mr_count(MR_M_ring_overrun, 1);
 		return;
 	}
-	slot->grant--;
-	client->cq_set_aside--;
+	client->promised--;
 	mr_ring_cq_write(client, &cqe);
 }
 

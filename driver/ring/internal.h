@@ -36,7 +36,6 @@ struct ring_memory {
 struct ring_slot {
 	uint64_t key;
 	uint32_t generation; /* of the slot's reuse */
-	uint32_t grant;      /* CQEs set aside for its tokens */
 	uint32_t live;       /* its place in client->live */
 	uint32_t overrun;    /* 1 = a token had no room: cannot happen while credit is kept */
 };
@@ -50,19 +49,19 @@ struct ring_client {
 	int cq_fd;
 	uint32_t place; /* in server->clients */
 
-	uint32_t sq_index;     /* next SQE to take */
-	uint32_t cq_index;     /* next CQE to write */
-	uint32_t cq_head;      /* last credit of the client that made sense */
-	uint32_t cq_set_aside; /* one for the end of each slot in use, and all grants */
-	uint32_t owed;         /* MR_WAKEUP_*: published since the client was last woken */
-	uint32_t stalled;      /* 1 = something lacked room while cq_head was stalled_head */
+	uint32_t sq_index; /* next SQE to take */
+	uint32_t cq_index; /* next CQE to write */
+	uint32_t cq_head;  /* last credit of the client that made sense */
+	uint32_t promised; /* CQEs set aside for tokens of the DECODE under way */
+	uint32_t owed;     /* MR_WAKEUP_*: published since the client was last woken */
+	uint32_t stalled;  /* 1 = something lacked room while cq_head was stalled_head */
 	uint32_t stalled_head;
 	uint32_t broken; /* 1 = to be hung up on: it wrote what no client writes */
 	uint32_t dead;   /* 1 = hung up; freed when live_count is 0 */
 
 	struct ring_slot *slots; /* requests_max */
-	uint32_t *live;          /* slots in use are live[0..live_count), free ones follow */
-	uint32_t live_count;
+	uint32_t *live;          /* slots in use are live[0..live_count), the others follow */
+	uint32_t live_count;     /* also the CQEs set aside, one for each end */
 	uint32_t requests_max;
 };
 
@@ -102,11 +101,9 @@ int mr_ring_client_create(struct mr_ring_server *server, const struct mr_hello *
 /* Ends the connection and cancels what is under way. Not from inside the orchestrator's calls. */
 void mr_ring_client_hang_up(struct ring_client *client);
 void mr_ring_client_free(struct ring_client *client);
-/* A slot for @key, and room for its end set aside; the caller checked live_count and cq room. */
+/* A slot for @key; a CQE for its end is set aside. The caller checked live_count and the room. */
 uint32_t mr_ring_slot_take(struct ring_client *client, uint64_t key);
 void mr_ring_slot_give(struct ring_client *client, uint32_t slot);
-/* The slot under way with @key, or -1. */
-int64_t mr_ring_slot_find(const struct ring_client *client, uint64_t key);
 
 /* listen.c */
 int mr_ring_listen(struct mr_ring_server *server);

@@ -98,7 +98,7 @@ int mr_ring_memory_create(const struct mr_ring_server *server, const struct mr_h
 		.data_bytes = data,
 		.requests_max = o->requests_max < cq / 4 ? o->requests_max : cq / 4,
 		.prompt_bytes_max = MR_PROMPT_BYTES_MAX,
-		.context = o->context,
+		.context = o->sched ? mr_sched_context(o->sched) : 0,
 		.vocab = server->vocab_count,
 		.client = id,
 	};

@@ -38,7 +38,6 @@ struct mr_ring_server_options {
 	uint32_t socket_mode;  /* permissions of the socket file; 0 = 0600 */
 	uint32_t uid_count;    /* entries of uids */
 	const uint32_t *uids;  /* users let in besides root and our own */
-	uint32_t context;      /* entries of mr_request.tokens; 0 = token prompts are refused */
 	uint32_t first_index; /* where rings start; 0 = 2^32 - 256, so that all of them wrap soon */
 };
 

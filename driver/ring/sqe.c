@@ -87,8 +87,6 @@ static int check_prompt(const struct ring_client *client, const struct mr_sqe *s
 		return MR_E_NOT_SUPPORTED;
 	if ((sqe->flags & MR_SUBMIT_CHAT) && (sqe->flags & MR_SUBMIT_TOKENS))
 		return MR_E_INVALID;
-	if ((sqe->flags & MR_SUBMIT_TOKENS) && !client->server->options.context)
-		return MR_E_NOT_SUPPORTED;
 	*field = FIELD(data_bytes);
 	if (!sqe->data_bytes)
 		return MR_E_INVALID;
@@ -176,7 +174,7 @@ static int copy_prompt(const struct ring_client *client, const struct mr_sqe *sq
 	uint32_t count = sqe->data_bytes / (uint32_t)sizeof(uint32_t);
 	int ids = sqe->flags & MR_SUBMIT_TOKENS;
 
-	if (ids && count > server->options.context)
+	if (ids && count > mr_sched_context(server->options.sched))
 		return MR_E_CONTEXT_FULL;
 	mr_copy(MR_COPY_PROMPT_RING, ids ? (void *)request->tokens : (void *)request->text, from,
 		sqe->data_bytes);
@@ -196,6 +194,19 @@ static uint32_t request_flags(uint16_t flags)
 	       (flags & MR_SUBMIT_IGNORE_EOS ? MR_REQUEST_IGNORE_EOS : 0);
 }
 
+/* The field behind what the orchestrator says of a request that passed the checks above. */
+static uint32_t blamed(int status)
+{
+	switch (status) {
+	case MR_E_RANGE:
+		return PARAM_FIELD(sampling);
+	case MR_E_EXISTS:
+		return FIELD(key);
+	default:
+		return 0;
+	}
+}
+
 static void submit(struct ring_client *client, const struct mr_sqe *sqe)
 {
 	struct mr_sched *sched = client->server->options.sched;
@@ -209,10 +220,6 @@ static void submit(struct ring_client *client, const struct mr_sqe *sqe)
 		rc = read_params(client, sqe, &params, &field);
 	if (!rc && client->live_count == client->requests_max)
 		rc = MR_E_QUOTA;
-	if (!rc && mr_ring_slot_find(client, sqe->key) >= 0) {
-		field = FIELD(key);
-		rc = MR_E_EXISTS;
-	}
 	request = rc ? NULL : mr_sched_request(sched);
 	if (!request) {
 		refuse(client, sqe, rc ? rc : MR_E_FULL, field);
@@ -236,7 +243,7 @@ static void submit(struct ring_client *client, const struct mr_sqe *sqe)
 	rc = mr_sched_submit(sched, request);
 	if (rc) {
 		mr_ring_slot_give(client, slot);
-		refuse(client, sqe, rc, rc == MR_E_RANGE ? PARAM_FIELD(sampling) : 0);
+		refuse(client, sqe, rc, blamed(rc));
 	}
 }
 

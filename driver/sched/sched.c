@@ -242,6 +242,11 @@ int mr_sched_poll(struct mr_sched *s)
 	return did + mr_sched_reap(s);
 }
 
+uint32_t mr_sched_context(const struct mr_sched *s)
+{
+	return s->context;
+}
+
 uint32_t mr_sched_active(const struct mr_sched *s)
 {
 	return s->active;

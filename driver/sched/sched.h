@@ -136,6 +136,8 @@ int mr_sched_cancel_client(struct mr_sched *sched, uint64_t client);
 
 /* One turn: takes device events, posts what can be posted. Returns how much was done, 0 = idle. */
 int mr_sched_poll(struct mr_sched *sched);
+/* Entries of mr_request.tokens: what a prompt and its answer may have together. */
+uint32_t mr_sched_context(const struct mr_sched *sched);
 /* Requests accepted and not ended. */
 uint32_t mr_sched_active(const struct mr_sched *sched);
 /* Before the loop sleeps: arms the devices. 0 = may sleep on the devices' wait_fd, 1 = do not sleep. */

@@ -88,10 +88,17 @@ struct mr_ring_options {
 int mr_ring_path(char *path, size_t bytes);
 
 /*
- * Connects. May block for timeout_ms. Returns 0; MR_E_NOT_FOUND: nobody listens there;
- * MR_E_PERMISSION; MR_E_TIMEOUT; MR_E_VERSION: the server lacks a required feature or speaks
- * another version; MR_E_RANGE: a wish is beyond its limit; MR_E_FULL: no connection left;
- * MR_E_PROTOCOL: the answer makes no sense; MR_E_TOO_LARGE: the path; MR_E_NO_MEMORY; MR_E_IO.
+ * Connects. May block for timeout_ms. *@ring is NULL unless it returns 0. Else
+ *   MR_E_NOT_FOUND    nobody listens there
+ *   MR_E_PERMISSION   the socket or the server does not let this user in
+ *   MR_E_TIMEOUT      no answer within timeout_ms
+ *   MR_E_VERSION      the server lacks a required feature or speaks another version
+ *   MR_E_RANGE        a wish is beyond its limit
+ *   MR_E_FULL         the server has no connection left; try again later
+ *   MR_E_PROTOCOL     its answer makes no sense
+ *   MR_E_TOO_LARGE    the path is too long for a socket
+ *   MR_E_INVALID      options->reserved is not 0
+ *   MR_E_NO_MEMORY, MR_E_IO
  */
 int mr_ring_connect(const struct mr_ring_options *options, struct mr_ring **ring);
 
