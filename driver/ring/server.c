@@ -152,7 +152,8 @@ static int arm(void *ctx)
 			continue;
 		if (client->stalled && mr_ring_cq_moved(client))
 			return 1;
-		if (published(client) && mr_ring_cq_unclaimed(client))
+		/* Without room it may wait, once the client knows to wake us for its credit. */
+		if (published(client) && (mr_ring_cq_room(client, 1) || !client->stalled))
 			return 1;
 		if (client->broken)
 			return 1;
