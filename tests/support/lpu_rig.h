@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the LPU's tests share: an arena, a simulated device and its driver over tests/tiny.gguf; and a raw
+ * host (rings without the driver) that can send what the driver never would.
+ */
+#ifndef MR_TESTS_SUPPORT_LPU_RIG_H
+#define MR_TESTS_SUPPORT_LPU_RIG_H
+
+#include <millrace/lpu_port.h>
+#include <millrace/lpu_spec.h>
+
+#include "driver/device.h"
+#include "driver/mem/arena.h"
+#include "driver/model/model.h"
+#include "firmware-sim/sim.h"
+
+struct lpu_rig_options {
+	const char *chip; /* NULL = "tiny" */
+	uint32_t chips;   /* 0 = 2 */
+	const char *fault;
+	uint32_t context, slots, batch;
+	int no_load;
+};
+
+struct lpu_rig {
+	struct mr_model *model;
+	struct mr_arena *arena;
+	struct mr_device *dev;
+};
+
+/* Opens everything and loads the model; a failure ends the test. */
+void lpu_rig_open(struct lpu_rig *rig, const struct lpu_rig_options *options);
+void lpu_rig_close(struct lpu_rig *rig);
+
+/* Polls @dev until DONE of @tag (or @max events); returns how many events came. Ends the test after 20 s. */
+uint32_t lpu_rig_wait(struct mr_device *dev, uint64_t tag, struct mr_event *events, uint32_t max);
+
+/* Opens a slot, greedy, owner 7, or ends the test. */
+struct mr_slot lpu_rig_slot(struct mr_device *dev, uint32_t positions);
+
+/* ---- the raw host: a device, one admin queue of 8, one I/O queue of 8 with 8 records ------------- */
+
+#define RAW_IOVA    0x10000000ull /* of host->mem: read and write */
+#define RAW_RO_IOVA 0x20000000ull /* of host->ro: the device may only read */
+#define RAW_BYTES   (1u << 20)
+#define RAW_ENTRIES 8u
+
+struct raw_host {
+	struct mr_lpu_port port;
+	uint8_t *mem, *ro; /* RAW_BYTES each */
+	struct mr_lpu_command *sq[2];
+	struct mr_lpu_completion *cq[2];
+	struct mr_lpu_record *records;
+	uint32_t tail[2], head[2];
+	uint32_t record_head;
+};
+
+/* Powers a device on and enables it; with @io also creates queue 1. */
+void raw_open(struct raw_host *h, const struct mr_sim_options *options, int io);
+void raw_close(struct raw_host *h);
+uint64_t raw_iova(const struct raw_host *h, const void *p); /* of something in h->mem */
+void raw_post(struct raw_host *h, uint32_t queue, const void *command);
+/* The next completion, waited for; CQ_HEAD is told where @credit. */
+struct mr_lpu_completion raw_complete(struct raw_host *h, uint32_t queue, int credit);
+/* 1 = a completion came within @ms. */
+int raw_completed(struct raw_host *h, uint32_t queue, unsigned ms);
+/* Posts and waits; the status as a negative mr_status. */
+int raw_do(struct raw_host *h, uint32_t queue, const void *command, uint32_t *result);
+struct mr_lpu_counters raw_counters(struct raw_host *h);
+/* Sends a container from @bytes in pieces of 64 KiB: the first status that is not 0, and the action. */
+int raw_program(struct raw_host *h, const void *container, uint64_t bytes, uint32_t *action);
+
+#endif /* MR_TESTS_SUPPORT_LPU_RIG_H */
