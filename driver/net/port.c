@@ -8,7 +8,7 @@
 #define ALLOW_EXPERIMENTAL_API
 #include "driver/net/port.h"
 
-#include <rte_bus_vdev.h>
+#include <rte_dev.h>
 #include <rte_errno.h>
 #include <rte_ethdev.h>
 #include <rte_mbuf.h>
@@ -58,7 +58,7 @@ static int find_port(struct port *port, const char *vdev, char *why, size_t why_
 	if (name == 0 || name >= sizeof(port->vdev))
 		return fail(MR_E_INVALID, why, why_bytes, "'%s' names no virtual device", vdev);
 	snprintf(port->vdev, sizeof(port->vdev), "%.*s", (int)name, vdev);
-	err = rte_vdev_init(port->vdev, vdev[name] ? vdev + name + 1 : "");
+	err = rte_eal_hotplug_add("vdev", port->vdev, vdev[name] ? vdev + name + 1 : "");
 	if (err != 0) {
 		port->vdev[0] = 0;
 		return fail(MR_E_INVALID, why, why_bytes, "DPDK refuses the device '%s': %s", vdev,
@@ -183,7 +183,7 @@ void mr_port_close(struct port *port)
 			rte_eth_dev_close(port->id);
 	}
 	if (port->vdev[0])
-		rte_vdev_uninit(port->vdev);
+		rte_eal_hotplug_remove("vdev", port->vdev);
 	rte_mempool_free(port->pool);
 	if (port->external)
 		rte_extmem_unregister(port->external, port->external_bytes);
