@@ -20,7 +20,12 @@ static inline uint64_t fifo_take(struct fifo *f, uint64_t n)
 	uint64_t offset = f->size ? f->tail % f->size : 0;
 	uint64_t skip = n > f->size - offset ? f->size - offset : 0;
 
-	if (n > f->size || f->tail + skip + n - f->head > f->size)
+	if (n > f->size)
+		return FIFO_NONE;
+	/* Nothing is held: what is skipped is in nobody's way, and all of the room can be taken. */
+	if (f->head == f->tail)
+		f->head += skip;
+	if (f->tail + skip + n - f->head > f->size)
 		return FIFO_NONE;
 	f->tail += skip + n;
 	return skip ? 0 : offset;
