@@ -224,6 +224,7 @@ static int run(const struct logits_options *o, const struct mr_model *model, con
 
 	options.context = (uint32_t)n + 1;
 	options.slots = 1;
+	options.decode_only = 1;
 	if (tool_devices_open(&options, model, &devices))
 		return TOOL_FAILED;
 	r.vocab = devices.decode->caps.vocab;

@@ -6,8 +6,11 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "driver/bus/bus.h"
+#include "driver/lpu/lpu.h"
 #include "driver/model/model.h"
 #include "driver/nil/nil.h"
+#include "firmware-sim/sim.h"
 #include "tools/tools.h"
 
 struct load_line {
@@ -41,7 +44,7 @@ static int open_arena(const struct tool_devices_options *o, struct mr_arena **ar
 	const struct mr_arena_options options = {
 		.node = -1,
 		.no_huge = o->no_huge,
-		.log = o->quiet ? NULL : on_log,
+		.log = o->arena_log ? on_log : NULL,
 	};
 	int status = mr_arena_create(&options, arena);
 
@@ -61,33 +64,77 @@ static int open_nil(const struct tool_devices_options *o, const struct mr_model 
 	return status ? say("the nil device", status) : 0;
 }
 
+/* The simulated LPU: a device on a thread of its own, reached through the in-process port. */
+static int open_lpu(const struct tool_devices_options *o, struct mr_arena *arena,
+		    struct mr_device **dev)
+{
+	char why[256] = "";
+	const struct mr_sim_options sim = {
+		.chip_path = o->chip,
+		.chips = o->chips,
+		.fault = o->fault,
+		.slots = o->slots,
+		.kernels = o->kernels,
+		.why = why,
+		.why_bytes = sizeof(why),
+	};
+	struct mr_lpu_options options = {
+		.arena = arena,
+		.slots = o->slots,
+		.context = o->context,
+	};
+	struct mr_lpu_port port;
+	int status = mr_sim_create(&sim, &port);
+
+	if (status)
+		return say(why[0] ? why : "the simulated LPU", status);
+	status = mr_bus_local_open(&port, &options.bus);
+	if (status) {
+		port.ops->close(port.ctx);
+		return say("the in-process bus", status);
+	}
+	status = mr_lpu_open(&options, dev);
+	if (status) {
+		options.bus->ops->close(options.bus);
+		return say("the LPU", status);
+	}
+	return 0;
+}
+
 static int load(const struct tool_devices_options *o, const struct mr_model *model,
-		struct mr_device *dev)
+		struct mr_device *dev, const char *(*why)(const struct mr_device *dev))
 {
 	struct load_line line = {dev->caps.name, !o->quiet && isatty(STDERR_FILENO)};
 	int status = dev->work->load(dev, model, on_progress, &line);
+	const char *reason;
 
 	if (!status)
 		return 0;
 	if (line.on)
 		fputc('\n', stderr);
-	return say(dev->caps.name, status);
+	reason = why ? why(dev) : "";
+	fprintf(stderr, "millrace: %s: load: %s (%s)\n", dev->caps.name,
+		*reason ? reason : mr_strerror(status), mr_status_name(status));
+	return status;
 }
 
 int tool_devices_open(const struct tool_devices_options *o, const struct mr_model *model,
 		      struct tool_devices *out)
 {
 	const char *name = o->device ? o->device : "lpu";
+	int lpu = !strcmp(name, "lpu");
 	int status;
 
 	memset(out, 0, sizeof(*out));
 	status = open_arena(o, &out->arena);
 	if (!status && !strcmp(name, "nil"))
 		status = open_nil(o, model, &out->decode);
+	else if (!status && lpu)
+		status = open_lpu(o, out->arena, &out->decode);
 	else if (!status)
 		status = say(name, MR_E_NOT_SUPPORTED);
 	if (!status)
-		status = load(o, model, out->decode);
+		status = load(o, model, out->decode, lpu ? mr_lpu_why : NULL);
 	if (!status && !out->prefill)
 		out->prefill = out->decode;
 	if (status)

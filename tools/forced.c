@@ -22,6 +22,7 @@ struct forced_run {
 	uint32_t count;
 	struct mr_decode_entry *entries;
 	uint32_t *entry_sequence; /* of entries[i] */
+	uint32_t steps_max;       /* of a DECODE with logits, as far as is known */
 	uint64_t tag, done, all;
 	void (*step)(void *arg, const struct tool_forced_step *step);
 	void (*progress)(void *arg, uint64_t done, uint64_t all);
@@ -154,7 +155,7 @@ static uint32_t gather(struct forced_run *run, uint32_t *steps)
 {
 	uint32_t n = 0;
 
-	*steps = run->dev->caps.steps_max;
+	*steps = run->steps_max;
 	for (uint32_t i = 0; i < run->count && n < run->dev->caps.batch_max; i++) {
 		const struct sequence *s = &run->seq[i];
 		uint32_t left = run->in[i].count - s->fed;
@@ -172,12 +173,35 @@ static uint32_t gather(struct forced_run *run, uint32_t *steps)
 			.flags = MR_DECODE_LOGITS,
 		};
 	}
-	for (uint32_t i = 0; i < n; i++) {
-		run->entries[i].forced_count = *steps - 1;
-		if (*steps == 1)
-			run->entries[i].forced = NULL;
-	}
 	return n;
+}
+
+/* One DECODE of @n entries and at most @steps steps, to its end. */
+static int decode(struct forced_run *run, uint32_t n, uint32_t steps)
+{
+	int status;
+
+	for (;;) {
+		for (uint32_t i = 0; i < n; i++) {
+			run->entries[i].forced_count = steps - 1;
+			if (steps == 1)
+				run->entries[i].forced = NULL;
+		}
+		status = run->dev->work->decode(run->dev, run->entries, n, steps, ++run->tag);
+		if (status == MR_E_FULL) {
+			/* Room of the last DECODE's logits is given back by a poll; no event is due. */
+			struct mr_event e;
+
+			if (run->dev->work->poll(run->dev, &e, 1))
+				return MR_E_PROTOCOL;
+			status = run->dev->work->decode(run->dev, run->entries, n, steps, run->tag);
+		}
+		/* Logits of this many steps may be more than the device can read back at once. */
+		if (status != MR_E_TOO_LARGE || steps == 1)
+			break;
+		run->steps_max = steps /= 2;
+	}
+	return status ? status : drain(run, n);
 }
 
 static int close_ended(struct forced_run *run)
@@ -207,9 +231,7 @@ static int run_all(struct forced_run *run)
 		n = gather(run, &steps);
 		if (!n)
 			return 0;
-		status = run->dev->work->decode(run->dev, run->entries, n, steps, ++run->tag);
-		if (!status)
-			status = drain(run, n);
+		status = decode(run, n, steps);
 		if (!status)
 			status = close_ended(run);
 		if (status)
@@ -225,6 +247,7 @@ int tool_forced_run(struct mr_device *dev, const struct tool_forced *sequences, 
 		.dev = dev,
 		.in = sequences,
 		.count = count,
+		.steps_max = dev->caps.steps_max,
 		.step = step,
 		.progress = progress,
 		.arg = arg,

@@ -42,7 +42,7 @@ int tool_device_option(int option, const char *value, struct tool_devices_option
 		out->chip = value;
 		return 1;
 	case TOOL_OPT_CHIPS:
-		if (tool_parse_number("--chips", value, 1, 4096, &n))
+		if (tool_parse_number("--chips", value, 1, 64, &n))
 			return -1;
 		out->chips = (uint32_t)n;
 		return 1;

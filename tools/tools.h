@@ -33,10 +33,13 @@ struct tool_devices_options {
 	const char *kernels; /* of the CPU backend; NULL = the widest */
 	const char *chip;    /* chip file of the simulated LPU; NULL = mr1 */
 	uint32_t chips;      /* of the simulated LPU; 0 = 2 */
-	const char *fault;   /* "sram-zero=TENSOR": passed to the simulated LPU; NULL = none */
+	const char *
+		fault; /* "sram-zero=TENSOR", ...: of the simulated LPU (firmware-sim/sim.h); NULL = none */
 	uint32_t slots, context;
 	int no_huge;
-	int quiet; /* no progress on stderr */
+	int quiet;       /* no progress on stderr */
+	int arena_log;   /* tell stderr of every region: pages, node, IOVA */
+	int decode_only; /* open no prefill device of its own: prefill = decode */
 };
 
 /*
@@ -66,10 +69,10 @@ enum {
 /* clang-format on */
 #define TOOL_DEVICE_HELP                                                                         \
 	"  --device NAME     decode device: lpu (default), cpu or nil\n"                         \
-	"  --kernels NAME    CPU kernels: scalar or avx2 (default: the widest that runs here)\n" \
-	"  --chip FILE       chip file of the simulated LPU (default: mr1)\n"                    \
-	"  --chips N         chips of the simulated LPU (default: 2)\n"                          \
-	"  --fault SPEC      make the simulated LPU faulty: sram-zero=TENSOR\n"                  \
+	"  --kernels NAME    CPU kernels: scalar, avx2, avx512 (default: the widest there is)\n" \
+	"  --chip FILE       chip of the simulated LPU: a chip file, mr1 (default) or tiny\n"    \
+	"  --chips N         its chips, 1 to 64 (default: 2)\n"                                  \
+	"  --fault LIST      its faults: sram-zero=TENSOR, sram-flip=TENSOR:OFFSET\n"            \
 	"  --no-huge         4 KiB pages only\n"
 int tool_device_option(int option, const char *value, struct tool_devices_options *out);
 

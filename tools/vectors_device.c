@@ -279,6 +279,7 @@ int vectors_on_device(const struct tool_devices_options *options, const struct m
 
 	r.count = (uint32_t)vector_length(logits) + (ppl != NULL);
 	o.slots = r.count;
+	o.decode_only = 1;
 	o.context = context_needed(logits, ppl);
 	if (o.context > model->shape.context) {
 		fprintf(stderr, "millrace: the vectors need a context of %u, the model has %u\n",
