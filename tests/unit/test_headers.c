@@ -36,7 +36,7 @@ static void alone(const char *compiler, const char *options)
 
 	snprintf(line, sizeof(line), "command -v %s >/dev/null", compiler);
 	if (system(line)) {
-		printf("SKIP: no %s on this machine\n", compiler);
+		printf("skipped: no %s on this machine\n", compiler);
 		skip();
 	}
 	/* The check itself can fail: a structure with a hole is refused. */
