@@ -6,23 +6,6 @@
  */
 #include "driver/sched/internal.h"
 
-/* The tokens planned for @e's client in this DECODE, 0 at first. */
-static struct charge *charge_of(struct mr_sched *s, const struct entry *e)
-{
-	uint64_t client = e->request.client;
-	uint64_t hash = (client ^ (uintptr_t)e->request.front >> 4) * 0x9e3779b97f4a7c15u;
-	uint32_t i = (uint32_t)(hash >> 32) & s->charge_mask;
-
-	/* Twice as many places as entries, so one is free. */
-	while (s->charges[i].round == s->round &&
-	       (s->charges[i].client != client || s->charges[i].front != e->request.front))
-		i = (i + 1) & s->charge_mask;
-	if (s->charges[i].round != s->round)
-		s->charges[i] = (struct charge){
-			.front = e->request.front, .client = client, .round = s->round};
-	return &s->charges[i];
-}
-
 static void note_starved(struct entry *e, int starved)
 {
 	if (starved && !e->starved)
@@ -37,7 +20,6 @@ static uint32_t collect(struct mr_sched *s, int *more)
 	uint32_t count = 0;
 
 	*more = 0;
-	s->round++;
 	TAILQ_FOREACH(e, &s->decoding, link)
 	{
 		if (count == s->batch_max) {
@@ -45,12 +27,9 @@ static uint32_t collect(struct mr_sched *s, int *more)
 			break;
 		}
 		e->credit = e->request.ops->credit(e->request.front, &e->request);
-		e->charge = charge_of(s, e);
-		note_starved(e, e->credit <= e->charge->count);
-		if (e->starved)
-			continue;
-		e->charge->count++;
-		s->batch[count++] = e;
+		note_starved(e, e->credit == 0);
+		if (!e->starved)
+			s->batch[count++] = e;
 	}
 	return count;
 }
@@ -66,12 +45,11 @@ static uint32_t plan_steps(const struct mr_sched *s, uint32_t count, int more)
 	for (uint32_t i = 0; i < count; i++) {
 		const struct entry *e = s->batch[i];
 		uint32_t left = e->request.max_tokens - e->answered;
-		uint32_t room = e->credit / e->charge->count;
 
 		steps = left < steps ? left : steps;
-		steps = room < steps ? room : steps;
+		steps = e->credit < steps ? e->credit : steps;
 	}
-	return steps ? steps : 1;
+	return steps;
 }
 
 /*

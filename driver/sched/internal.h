@@ -56,7 +56,6 @@ struct entry {
 	int32_t refused;       /* hand-over: what the receiver said first, 0 = nothing */
 	uint32_t credit;       /* at the last look, in tokens */
 	uint32_t got;          /* tokens of the DECODE under way */
-	struct charge *charge; /* of its client, for the DECODE being put together */
 
 	int32_t status;
 	enum mr_finish finish;
@@ -64,14 +63,6 @@ struct entry {
 	uint64_t cycles;
 };
 TAILQ_HEAD(entry_list, entry);
-
-/* Tokens planned for one client in the DECODE being put together: a client's requests share its ring. */
-struct charge {
-	const void *front;
-	uint64_t client;
-	uint64_t round; /* the entry holds only for this DECODE */
-	uint32_t count;
-};
 
 struct mr_sched {
 	const struct mr_model *model;
@@ -102,9 +93,6 @@ struct mr_sched {
 	struct mr_decode_entry *decode_entries;
 	uint32_t batch_count; /* 0 = no DECODE under way */
 	uint32_t batch_steps;
-	struct charge *charges;
-	uint32_t charge_mask;
-	uint64_t round;
 };
 
 /* A tag names the stage and the entry; a DECODE's names the stage alone. */

@@ -52,7 +52,6 @@ static void free_all(struct mr_sched *s)
 	free(s->by_slot);
 	free(s->batch);
 	free(s->decode_entries);
-	free(s->charges);
 	free(s);
 }
 
@@ -70,17 +69,16 @@ static int allocate(struct mr_sched *s)
 {
 	uint32_t places = power_of_two(2 * s->requests);
 
-	s->bucket_mask = s->charge_mask = places - 1;
+	s->bucket_mask = places - 1;
 	s->entries = touched(s->requests, sizeof(*s->entries));
 	s->texts = touched(s->requests, MR_PROMPT_BYTES_MAX);
 	s->tokens = touched(s->requests, s->context * sizeof(*s->tokens));
 	s->buckets = touched(places, sizeof(struct entry *));
-	s->charges = touched(places, sizeof(*s->charges));
 	s->by_slot = touched(s->decode->caps.slots, sizeof(struct entry *));
 	s->batch = touched(s->batch_max, sizeof(struct entry *));
 	s->decode_entries = touched(s->batch_max, sizeof(*s->decode_entries));
-	if (!s->entries || !s->texts || !s->tokens || !s->buckets || !s->charges || !s->by_slot ||
-	    !s->batch || !s->decode_entries)
+	if (!s->entries || !s->texts || !s->tokens || !s->buckets || !s->by_slot || !s->batch ||
+	    !s->decode_entries)
 		return MR_E_NO_MEMORY;
 	if (s->model->tokenizer)
 		return mr_token_work_create(s->model->tokenizer, MR_PROMPT_BYTES_MAX, &s->work);

@@ -73,8 +73,8 @@ struct mr_end {
 
 struct mr_front_ops {
 	/*
-	 * How many more tokens of @request can be taken now. Requests of one client may share that
-	 * room: a DECODE never makes more tokens for a client's requests together than that.
+	 * How many more tokens of @request can be taken now. It is this request's own room: a front
+	 * whose requests share a ring gives each its part, and keeps room for every end.
 	 */
 	uint32_t (*credit)(void *front, const struct mr_request *request);
 	void (*token)(void *front, struct mr_request *request, const struct mr_token *token);
