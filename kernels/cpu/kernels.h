@@ -4,17 +4,16 @@
  *
  * The rules that make bits equal, on every path:
  *   - activations: int8 by blocks of 32 counted from column 0; d_x = amax/127 in FP32, q = round to
- *     nearest even of x * (1/d_x as FP32 127/amax), clamped to -127..127; a block whose amax is
- * below 2^-100 (all zeros among them) has d_x = 0 and q = 0; amax is NaN where a value is;
- *   - an output is one FP32 FMA chain in ascending block order: acc = fma(d_w*d_x, (float)dot,
- * acc), then for Q4_1 acc = fma(m_w*d_x, (float)sum_q, acc), with exact int32 dot and sum_q; vector
- * lanes are output rows, never parts of one sum;
- *   - reductions across lanes are one fixed tree of 16 lanes (lane i + i+8, then i+4, i+2, i+1)
- * over 16 partial sums by index mod 16; attention runs over tiles of 256 positions counted from
- * position 0, each by itself (largest score, sum of weights, weighted values in ascending
- * position), merged in order;
- *   - own exp, sin and cos; IEEE division and square root; no libm; -ffp-contract=off; MXCSR
- * 0x1F80.
+ *     nearest even of x * (1/d_x as FP32 127/amax), clamped to -127..127; a block whose amax is below
+ *     2^-100 (all zeros among them) has d_x = 0 and q = 0; amax is NaN where a value is;
+ *   - an output is one FP32 FMA chain in ascending block order: acc = fma(d_w*d_x, (float)dot, acc),
+ *     then for Q4_1 acc = fma(m_w*d_x, (float)sum_q, acc), with exact int32 dot and sum_q; vector
+ *     lanes are output rows, never parts of one sum;
+ *   - reductions across lanes are one fixed tree of 16 lanes (lane i + i+8, then i+4, i+2, i+1) over
+ *     16 partial sums by index mod 16; attention runs over tiles of 256 positions counted from position
+ *     0, each by itself (largest score, sum of weights, weighted values in ascending position), merged
+ *     in order;
+ *   - own exp, sin and cos; IEEE division and square root; no libm; -ffp-contract=off; MXCSR 0x1F80.
  */
 #ifndef MR_KERNELS_CPU_KERNELS_H
 #define MR_KERNELS_CPU_KERNELS_H
@@ -74,8 +73,7 @@ struct mr_kernels {
  */
 const struct mr_kernels *mr_kernels_select(const char *name);
 
-/* All paths this build has, NULL at the end, whether or not the CPU can run them; and whether it
- * can. */
+/* All paths this build has, NULL at the end, whether or not the CPU can run them; and whether it can. */
 extern const struct mr_kernels *const mr_kernels_all[];
 int mr_kernels_runnable(const struct mr_kernels *kern);
 

@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One decoder layer, the embedding and the output head, in numeric class D, for a batch of rows.
- * The CPU backend (driver/cpu) and the LPU's reference walker (firmware-sim) both run their models
- * through these calls, each over weights and KV in its own memory: equal inputs give equal bits.
+ * One decoder layer, the embedding and the output head, in numeric class D, for a batch of rows. The CPU
+ * backend (driver/cpu) and the LPU's reference walker (firmware-sim) both run their models through these
+ * calls, each over weights and KV in its own memory: equal inputs give equal bits.
  *
  * Shapes are (rows, columns), row-major FP32 unless said otherwise. Nothing here allocates after
- * mr_workspace_create, locks, prints or fails on data: sizes were checked by whoever made the
- * shape.
+ * mr_workspace_create, locks, prints or fails on data: sizes were checked by whoever made the shape.
  */
 #ifndef MR_KERNELS_CPU_LAYER_H
 #define MR_KERNELS_CPU_LAYER_H
@@ -52,11 +51,10 @@ struct mr_layer {
 };
 
 /*
- * A row of a batch: one token of one sequence. kv[b] points at the memory of the sequence's
- * positions 16b to 16b+15; the layer's part of it starts kv_offset bytes in (an argument of the
- * call) and holds K[kv_head][16][head_dim] then V[kv_head][16][head_dim], FP16. Rows of one
- * sequence must come in ascending position; a row attends to every position up to its own, rows of
- * the same batch included.
+ * A row of a batch: one token of one sequence. kv[b] points at the memory of the sequence's positions
+ * 16b to 16b+15; the layer's part of it starts kv_offset bytes in (an argument of the call) and holds
+ * K[kv_head][16][head_dim] then V[kv_head][16][head_dim], FP16. Rows of one sequence must come in
+ * ascending position; a row attends to every position up to its own, rows of the same batch included.
  */
 struct mr_row {
 	uint8_t *const *kv;
@@ -69,8 +67,7 @@ static inline size_t mr_kv_layer_bytes(const struct mr_shape *s)
 	return (size_t)2 * s->kv_heads * 16 * s->head_dim * sizeof(uint16_t);
 }
 
-/* One thread's scratch for batches of up to @rows rows and @positions positions, tables included.
- */
+/* One thread's scratch for batches of up to @rows rows and @positions positions, tables included. */
 struct mr_workspace;
 int mr_workspace_create(const struct mr_shape *shape, uint32_t rows, uint32_t positions,
 			struct mr_workspace **ws);
@@ -80,14 +77,12 @@ void mr_workspace_destroy(struct mr_workspace *ws);
 void mr_embed(const struct mr_kernels *kern, const struct mr_matrix *embd, const uint32_t *ids,
 	      uint32_t n, float *x);
 
-/* One layer in place on x (n, width); writes K and V of every row to its KV memory. n <= workspace
- * rows. */
+/* One layer in place on x (n, width); writes K and V of every row to its KV memory. n <= workspace rows. */
 void mr_layer_forward(const struct mr_kernels *kern, const struct mr_shape *shape,
 		      const struct mr_layer *layer, const struct mr_row *rows, uint32_t n,
 		      size_t kv_offset, float *x, struct mr_workspace *ws);
 
-/* Only K and V of the rows (for the last layer of a prompt whose output nobody needs). x is
- * unchanged. */
+/* Only K and V of the rows (for the last layer of a prompt whose output nobody needs). x is unchanged. */
 void mr_layer_kv_only(const struct mr_kernels *kern, const struct mr_shape *shape,
 		      const struct mr_layer *layer, const struct mr_row *rows, uint32_t n,
 		      size_t kv_offset, const float *x, struct mr_workspace *ws);

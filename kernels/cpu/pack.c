@@ -4,7 +4,8 @@
 
 #include <string.h>
 
-#define Q4_1_BLOCK 20 /* GGUF: FP16 scale, FP16 minimum, 16 bytes of nibbles: low = columns 0-15 \
+#define Q4_1_BLOCK \
+	20            /* GGUF: FP16 scale, FP16 minimum, 16 bytes of nibbles: low = columns 0-15 \
 		       */
 #define Q8_0_BLOCK 34 /* GGUF: FP16 scale, 32 int8 */
 

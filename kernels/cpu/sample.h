@@ -15,7 +15,7 @@
 size_t mr_sample_scratch(uint32_t vocab);
 
 /* How many ids, the newest, a device keeps of a slot for penalties: those that DECODE was fed. */
-#define MR_SAMPLE_HISTORY 256u
+#define MR_SAMPLE_HISTORY 64u
 
 /*
  * Chooses the token for @position. @history: the last @history_count ids of the sequence, for

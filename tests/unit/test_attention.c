@@ -16,7 +16,7 @@
 #include "kernels/cpu/kernels.h"
 
 #define POSITIONS 800
-#define BLOCKS	  (POSITIONS / 16)
+#define BLOCKS    (POSITIONS / 16)
 
 static uint32_t seed = 7;
 

@@ -342,8 +342,9 @@ static void vector_reference(void **state)
 	for (int i = 0; i < 16; i += 2) {
 		assert_true(fabs(y[i] - ((double)x[i] * cs[i] - (double)x[i + 1] * cs[i + 1])) <=
 			    1e-6 * (fabsf(x[i]) + fabsf(x[i + 1])));
-		assert_true(fabs(y[i + 1] - ((double)x[i + 1] * cs[i] + (double)x[i] * cs[i + 1])) <=
-			    1e-6 * (fabsf(x[i]) + fabsf(x[i + 1])));
+		assert_true(
+			fabs(y[i + 1] - ((double)x[i + 1] * cs[i] + (double)x[i] * cs[i + 1])) <=
+			1e-6 * (fabsf(x[i]) + fabsf(x[i + 1])));
 	}
 	free(x);
 	free(w);
@@ -400,11 +401,11 @@ static void functions(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(functions),	    cmocka_unit_test(quantize_reference),
+		cmocka_unit_test(functions),        cmocka_unit_test(quantize_reference),
 		cmocka_unit_test(quantize_ties),    cmocka_unit_test(quantize_edges),
 		cmocka_unit_test(matmul_reference), cmocka_unit_test(matmul_paths),
 		cmocka_unit_test(vector_reference), cmocka_unit_test(vector_paths),
-		cmocka_unit_test(selection),	    cmocka_unit_test(mxcsr),
+		cmocka_unit_test(selection),        cmocka_unit_test(mxcsr),
 	};
 
 	scalar = mr_kernels_select("scalar");

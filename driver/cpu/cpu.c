@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Opens, resets and closes the CPU backend; its ops tables. */
+#include "driver/cpu/internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+/* Work under way ends at its next layer; slots that it names are free when its DONE has been taken. */
+static int cpu_reset(struct mr_device *dev)
+{
+	struct cpu *cpu = cpu_of(dev);
+
+	cpu_queue_reset(cpu);
+	cpu_slots_close_all(cpu);
+	return 0;
+}
+
+static int cpu_telemetry(struct mr_device *dev, struct mr_telemetry *out)
+{
+	struct cpu *cpu = cpu_of(dev);
+
+	*out = cpu->telemetry;
+	out->steps = __atomic_load_n(&cpu->steps, __ATOMIC_RELAXED);
+	out->kv_blocks = cpu->blocks;
+	out->kv_blocks_used = cpu->blocks - cpu->free_block_count;
+	return 0;
+}
+
+static void cpu_close(struct mr_device *dev)
+{
+	struct cpu *cpu = cpu_of(dev);
+
+	if (cpu->running) {
+		cpu_queue_stop(cpu);
+		pthread_join(cpu->thread, NULL);
+	}
+	if (dev->wait_fd >= 0)
+		close(dev->wait_fd);
+	mr_workspace_destroy(cpu->ws);
+	free(cpu->layers);
+	free(cpu->free_blocks);
+	free(cpu->slots);
+	free(cpu->slot_tables);
+	free(cpu->free_slots);
+	free(cpu->jobs);
+	free(cpu->events);
+	free(cpu->x);
+	free(cpu->logits);
+	free(cpu->scratch);
+	free(cpu);
+}
+
+static const struct mr_admin_ops admin_ops = {
+	.reset = cpu_reset,
+	.telemetry = cpu_telemetry,
+	.close = cpu_close,
+};
+
+static const struct mr_memory_ops memory_ops = {
+	.slot_open = cpu_slot_open,
+	.slot_close = cpu_slot_close,
+	.kv_export = cpu_kv_export,
+	.kv_import = cpu_kv_import,
+	.kv_fork = mr_unsupported_kv_fork,
+};
+
+static const struct mr_work_ops work_ops = {
+	.load = cpu_load,
+	.prefill = cpu_prefill,
+	.decode = cpu_decode,
+	.score = mr_unsupported_score,
+	.poll = cpu_poll,
+	.arm = cpu_arm,
+};
+
+int mr_cpu_open(const struct mr_cpu_options *options, struct mr_device **dev)
+{
+	const struct mr_kernels *kern = mr_kernels_select(options->kernels);
+	struct cpu *cpu;
+
+	if (!kern)
+		return MR_E_NOT_SUPPORTED;
+	cpu = aligned_alloc(64, (sizeof(*cpu) + 63) & ~63ul);
+	if (!cpu)
+		return MR_E_NO_MEMORY;
+	*cpu = (struct cpu){
+		.dev =
+			{
+				.admin = &admin_ops,
+				.mem = &memory_ops,
+				.work = &work_ops,
+				.caps =
+					{
+						.stages = MR_STAGE_PREFILL | MR_STAGE_DECODE,
+						.batch_max = CPU_BATCH_MAX,
+						.steps_max = CPU_STEPS_MAX,
+						.chunk_max = CPU_CHUNK_MAX,
+						.class_prefill = "D",
+						.class_decode = "D",
+					},
+				.wait_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC),
+			},
+		.arena = options->arena,
+		.options = *options,
+		.kern = kern,
+	};
+	snprintf(cpu->dev.caps.name, sizeof(cpu->dev.caps.name), "cpu:%s", kern->name);
+	if (cpu->dev.wait_fd < 0) {
+		free(cpu);
+		return MR_E_IO;
+	}
+	*dev = &cpu->dev;
+	return 0;
+}

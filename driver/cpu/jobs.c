@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The compute thread: runs jobs in order. A pass over the weights takes up to CPU_ROWS rows; a reset is
+ * noticed between layers.
+ */
+#include "driver/cpu/internal.h"
+
+#include <string.h>
+#include <time.h>
+
+#include "driver/mem/arena.h"
+#include "driver/metrics.h"
+#include "userlib/spec/crc32c.h"
+
+static uint64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* @layers layers over the rows in cpu->x. 0, or MR_E_DEVICE where a reset came. */
+static int forward(struct cpu *cpu, const struct job *job, const struct mr_row *rows, uint32_t n,
+		   uint32_t layers)
+{
+	for (uint32_t l = 0; l < layers; l++) {
+		if (cpu_queue_cancelled(cpu, job))
+			return MR_E_DEVICE;
+		mr_layer_forward(cpu->kern, &cpu->shape, &cpu->layers[l], rows, n,
+				 l * cpu->layer_bytes, cpu->x, cpu->ws);
+	}
+	return 0;
+}
+
+/* Nobody reads what the last layer makes of a prompt, only its K and V. */
+static int run_prefill(struct cpu *cpu, const struct job *job)
+{
+	const struct cpu_slot *s = &cpu->slots[job->entries[0].slot];
+	uint32_t last = cpu->shape.layers - 1;
+	struct mr_row rows[CPU_ROWS];
+
+	for (uint32_t done = 0, n; done < job->count; done += n) {
+		int status;
+
+		n = job->count - done < CPU_ROWS ? job->count - done : CPU_ROWS;
+		for (uint32_t i = 0; i < n; i++)
+			rows[i] = (struct mr_row){s->kv, job->entries[0].position + done + i};
+		mr_embed(cpu->kern, &cpu->embd, job->tokens + done, n, cpu->x);
+		status = forward(cpu, job, rows, n, last);
+		if (status)
+			return status;
+		mr_layer_kv_only(cpu->kern, &cpu->shape, &cpu->layers[last], rows, n,
+				 last * cpu->layer_bytes, cpu->x, cpu->ws);
+		mr_count(MR_M_cpu_prefill_tokens, n);
+	}
+	return 0;
+}
+
+static int import_one(struct cpu *cpu, const struct job_entry *e, const struct mr_kv_desc *d)
+{
+	const struct cpu_slot *s = &cpu->slots[e->slot];
+	const void *from;
+	uint8_t *to;
+
+	if (d->generation != e->generation || d->owner != s->config.owner)
+		return MR_E_STALE;
+	if (d->layer >= cpu->shape.layers || !d->length || d->length > 16 || d->reserved ||
+	    (uint64_t)d->block * 16 + d->length > s->config.positions)
+		return MR_E_RANGE;
+	from = mr_arena_at(cpu->arena, d->iova, cpu->layer_bytes);
+	if (!from)
+		return MR_E_DMA_FAULT;
+	to = s->kv[d->block] + d->layer * cpu->layer_bytes;
+	memcpy(to, from, cpu->layer_bytes);
+	/* Of the copy: what was read is what was checked. */
+	return mr_crc32c(0, to, cpu->layer_bytes) == d->crc32c ? 0 : MR_E_CHECKSUM;
+}
+
+static int run_import(struct cpu *cpu, const struct job *job)
+{
+	int status = 0;
+
+	for (uint32_t i = 0; i < job->count && !status; i++)
+		status = import_one(cpu, &job->entries[0], &job->descs[i]);
+	return status;
+}
+
+/* What a decode knows of an entry from step to step. */
+struct run {
+	uint32_t entry; /* of the job */
+	uint32_t token; /* to be fed */
+};
+
+static void remember(struct cpu_slot *s, uint32_t token)
+{
+	if (s->history_count == MR_SAMPLE_HISTORY) {
+		memmove(s->history, s->history + 1, (MR_SAMPLE_HISTORY - 1) * sizeof(uint32_t));
+		s->history_count--;
+	}
+	s->history[s->history_count++] = token;
+}
+
+static uint32_t is_stop(const struct mr_sampling *sampling, uint32_t token)
+{
+	for (uint32_t i = 0; i < sampling->stop_count; i++)
+		if (sampling->stop[i] == token)
+			return 1;
+	return 0;
+}
+
+/* The token of one row, its event, and what is fed next. Returns 1 where it stopped. */
+static uint32_t finish_row(struct cpu *cpu, const struct job *job, uint32_t step, struct run *run,
+			   const float *logits)
+{
+	const struct job_entry *e = &job->entries[run->entry];
+	struct cpu_slot *s = &cpu->slots[e->slot];
+	struct mr_event event = {
+		.type = MR_EVENT_TOKEN,
+		.tag = job->tag,
+		.slot = {e->slot, e->generation},
+		.position = e->position + step + 1,
+		.logits = e->logits ? logits : NULL,
+	};
+
+	remember(s, run->token);
+	event.token = mr_sample(logits, cpu->shape.vocab, &s->config.sampling, event.position,
+				s->history, s->history_count, cpu->scratch, &event.logprob);
+	event.stopped = is_stop(&s->config.sampling, event.token);
+	event.seen_ns = now_ns();
+	cpu_queue_publish(cpu, &event);
+	run->token =
+		e->forced && step + 1 < job->steps ? job->forced[run->entry][step] : event.token;
+	return event.stopped;
+}
+
+static int run_step(struct cpu *cpu, const struct job *job, uint32_t step, struct run *run,
+		    uint32_t *live)
+{
+	struct mr_row rows[CPU_ROWS];
+	uint32_t ids[CPU_ROWS], n = *live, left = 0;
+	int status;
+
+	for (uint32_t i = 0; i < n; i++) {
+		const struct job_entry *e = &job->entries[run[i].entry];
+
+		ids[i] = run[i].token;
+		rows[i] = (struct mr_row){cpu->slots[e->slot].kv, e->position + step};
+	}
+	mr_embed(cpu->kern, &cpu->embd, ids, n, cpu->x);
+	status = forward(cpu, job, rows, n, cpu->shape.layers);
+	if (status)
+		return status;
+	if (cpu_queue_wait_logits(cpu, job))
+		return MR_E_DEVICE;
+	mr_head_forward(cpu->kern, &cpu->shape, cpu->output_norm, &cpu->output, cpu->x, n,
+			cpu->logits, cpu->ws);
+	for (uint32_t i = 0; i < n; i++) {
+		uint32_t stop = finish_row(cpu, job, step, &run[i],
+					   cpu->logits + (size_t)i * cpu->shape.vocab);
+
+		if (!stop)
+			run[left++] = run[i];
+	}
+	*live = left;
+	mr_count(MR_M_cpu_decode_tokens, n);
+	__atomic_store_n(&cpu->steps, cpu->steps + 1, __ATOMIC_RELAXED);
+	return 0;
+}
+
+static int run_decode(struct cpu *cpu, const struct job *job)
+{
+	struct run run[CPU_BATCH_MAX];
+	uint32_t live = job->count;
+	int status = 0;
+
+	for (uint32_t i = 0; i < live; i++)
+		run[i] = (struct run){i, job->entries[i].token};
+	for (uint32_t step = 0; step < job->steps && live && !status; step++)
+		status = run_step(cpu, job, step, run, &live);
+	return status;
+}
+
+void *cpu_compute(void *arg)
+{
+	struct cpu *cpu = arg;
+	const struct job *job;
+
+	mr_numerics_enter();
+	for (uint32_t taken = 0; (job = cpu_queue_next(cpu, taken)) != NULL; taken++) {
+		struct mr_event done = {.type = MR_EVENT_DONE, .tag = job->tag};
+
+		if (job->type != JOB_DECODE)
+			done.slot =
+				(struct mr_slot){job->entries[0].slot, job->entries[0].generation};
+		if (cpu_queue_cancelled(cpu, job))
+			done.status = MR_E_DEVICE;
+		else if (job->type == JOB_PREFILL)
+			done.status = run_prefill(cpu, job);
+		else if (job->type == JOB_IMPORT)
+			done.status = run_import(cpu, job);
+		else
+			done.status = run_decode(cpu, job);
+		mr_count(MR_M_cpu_jobs, 1);
+		done.seen_ns = now_ns();
+		cpu_queue_publish(cpu, &done);
+	}
+	return NULL;
+}
