@@ -1,0 +1,131 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Documentation/ says what the code says: the metrics' page is what its script makes, every page is
+# sound reST and in the index, and every status code is explained to clients or to device makers.
+cd "$(dirname "$0")/../.." || exit 1
+bad=0
+say() {
+	echo "docs: $1"
+	bad=1
+}
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+# The metrics' page, and that the script refuses what it does not understand.
+if python3 scripts/metrics-doc.py >"$work/metrics.rst"; then
+	diff -u Documentation/metrics.rst "$work/metrics.rst" ||
+		say "metrics.rst is stale: python3 scripts/metrics-doc.py >Documentation/metrics.rst"
+else
+	say "scripts/metrics-doc.py failed"
+fi
+sed 's/^X(arena_bytes, /X(arena_bytes /' driver/metrics.def >"$work/broken.def"
+python3 scripts/metrics-doc.py "$work/broken.def" >/dev/null 2>&1 &&
+	say "scripts/metrics-doc.py took a line that is no metric"
+
+# Every status code, by name, in abi.rst or lpu-spec.rst.
+codes=$(sed -n 's/^\tX(\(E_[A-Z_]*\), -[0-9]*,.*/MR_\1/p' userlib/include/millrace/status.h)
+[ "$(echo "$codes" | wc -l)" -ge 32 ] || say "found too few status codes in status.h to be all of them"
+for code in $codes; do
+	grep -qw "$code" Documentation/abi.rst Documentation/lpu-spec.rst ||
+		say "$code is in neither abi.rst nor lpu-spec.rst"
+done
+
+# Rules of the device specification: each id is defined once.
+twice=$(grep -ohE '^:LPU-[A-Z]+-[0-9]+:' Documentation/lpu-spec.rst | sort | uniq -d)
+[ -n "$twice" ] && say "lpu-spec.rst defines twice: $twice"
+
+# Every table of a structure says the offsets, types and size that the compiler sees, and leaves no field
+# out: each row begins where the one before it ends, and the last ends with the structure. Registers,
+# doorbells, opcodes and status values are the header's too.
+cat >"$work/tables.py" <<'PY'
+import re
+import sys
+
+TITLE = re.compile(r"^\.\. table:: ``struct (\w+)``, (\d+) bytes$")
+ROW = re.compile(r"^   (\d+) +(\w+)((?:\[\d+\])*) +``(\w+)``")
+BYTES = {"u8": 1, "char": 1, "u16": 2, "u32": 4, "i32": 4, "f32": 4, "u64": 8, "head": 8, "sampling": 64}
+HEADERS = ("millrace/ring.h", "millrace/lpu_spec.h", "millrace/sampling.h", "stddef.h")
+NUMBER = re.compile(r"^[| ]*(0x[0-9a-f]+)[| ]+([A-Z_]+) ")
+STATUS = re.compile(r"^[| ]*``(MR_E_\w+)``[| ]+(\d+) ")
+DOORBELLS = ("SQ_TAIL", "CQ_HEAD", "RECORD_HEAD", "ARM")
+print("\n".join(f"#include <{h}>" for h in HEADERS))
+print('#define IS(a, b) _Static_assert((a) == (b), #a " is not " #b)')
+count = 0
+for path in sys.argv[1:]:
+    name, size, at = None, 0, 0
+    for number, line in enumerate(open(path, encoding="utf-8"), 1):
+        number_row, status = NUMBER.match(line), STATUS.match(line)
+        if number_row:
+            prefix = "REG_" if len(number_row[1]) == 5 else "DB_" if number_row[2] in DOORBELLS else ""
+            print(f'#line {number} "{path}"\nIS(MR_LPU_{prefix}{number_row[2]}, {number_row[1]});')
+            count += 1
+        elif status:
+            print(f'#line {number} "{path}"\nIS({status[1]}, -{status[2]});')
+            count += 1
+        title, row = TITLE.match(line), ROW.match(line)
+        if title or (line.strip() and not line.startswith("   ")):
+            if name:
+                print(f'#line {number} "{path}"\nIS(sizeof(struct {name}), {size});\nIS({at}, {size});')
+            name = None
+        if title:
+            name, size, at = title[1], int(title[2]), 0
+            count += 1
+        elif row and name:
+            bytes_ = BYTES[row[2]]
+            for n in re.findall(r"\d+", row[3]):
+                bytes_ *= int(n)
+            print(f'#line {number} "{path}"')
+            print(f"IS(offsetof(struct {name}, {row[4]}), {row[1]});")
+            print(f"IS(sizeof(((struct {name} *)0)->{row[4]}), {bytes_});")
+            print(f"IS({at}, {row[1]});")
+            at += bytes_
+sys.exit(0 if count >= 80 else f"found only {count} tables, numbers and codes")
+PY
+python3 "$work/tables.py" Documentation/abi.rst Documentation/lpu-spec.rst >"$work/tables.c" &&
+	${CC:-cc} -std=c11 -fsyntax-only -Iuserlib/include "$work/tables.c" ||
+	say "a table of a structure is not what the header says"
+
+# Every page parses without a warning, and the index leads to it.
+if python3 -c 'import docutils' 2>/dev/null; then
+	cat >"$work/parse.py" <<'PY'
+import io
+import sys
+import docutils.core
+from docutils.parsers.rst import Directive, directives
+
+
+class Toctree(Directive):
+    """Sphinx's list of pages, which docutils alone does not know: content is read by the index test."""
+    has_content = True
+    option_spec = {"maxdepth": int, "caption": directives.unchanged, "titlesonly": directives.flag}
+
+    def run(self):
+        return []
+
+
+directives.register_directive("toctree", Toctree)
+bad = 0
+for path in sys.argv[1:]:
+    warnings = io.StringIO()
+    with open(path, encoding="utf-8") as f:
+        docutils.core.publish_doctree(f.read(), source_path=path, settings_overrides={
+            "report_level": 2, "halt_level": 5, "warning_stream": warnings,
+            "file_insertion_enabled": False})
+    if warnings.getvalue():
+        print("docs: " + warnings.getvalue())
+        bad = 1
+sys.exit(bad)
+PY
+	python3 "$work/parse.py" Documentation/*.rst || bad=1
+else
+	echo "skipped: no python3 docutils here, so the pages were not parsed"
+fi
+if [ -e Documentation/index.rst ]; then
+	for page in Documentation/*.rst; do
+		name=$(basename "$page" .rst)
+		[ "$name" = index ] || grep -qw -- "$name" Documentation/index.rst ||
+			say "index.rst does not lead to $name.rst"
+	done
+fi
+[ $bad = 0 ] && echo "docs: nothing to say"
+exit $bad
