@@ -37,24 +37,24 @@ struct mr_model; /* driver/model/model.h */
 struct mr_device;
 
 #define MR_STAGE_PREFILL 1u
-#define MR_STAGE_DECODE	 2u
-#define MR_STAGE_SCORE	 4u
+#define MR_STAGE_DECODE  2u
+#define MR_STAGE_SCORE   4u
 
 /* What a device can do; filled by its constructor and by load, constant afterwards. */
 struct mr_caps {
-	char name[32];		/* "lpu:mr1x2", "cpu:avx2": what tables and logs print */
-	uint32_t stages;	/* MR_STAGE_* */
-	uint32_t slots;		/* slots that can be open at once */
-	uint32_t context;	/* positions a slot can hold */
-	uint32_t batch_max;	/* entries a DECODE may have */
-	uint32_t steps_max;	/* steps a DECODE may have */
-	uint32_t chunk_max;	/* tokens a prefill call may have */
-	uint32_t vocab;		/* ids, after load */
-	uint64_t kv_tokens;	/* tokens of KV in all slots together */
-	uint64_t cycle_ps;	/* picoseconds a cycle of mr_event.cycles, 0 = the device counts none */
+	char name[32];      /* "lpu:mr1x2", "cpu:avx2": what tables and logs print */
+	uint32_t stages;    /* MR_STAGE_* */
+	uint32_t slots;     /* slots that can be open at once */
+	uint32_t context;   /* positions a slot can hold */
+	uint32_t batch_max; /* entries a DECODE may have */
+	uint32_t steps_max; /* steps a DECODE may have */
+	uint32_t chunk_max; /* tokens a prefill call may have */
+	uint32_t vocab;     /* ids, after load */
+	uint64_t kv_tokens; /* tokens of KV in all slots together */
+	uint64_t cycle_ps;  /* picoseconds a cycle of mr_event.cycles, 0 = the device counts none */
 	uint32_t latency_exact; /* 1 = cycles come from a static schedule, 0 = estimated */
 	char class_prefill[16]; /* numeric class of prefill: "D", "P-cuda-fp16"; "" = cannot */
-	char class_decode[16];	/* numeric class of decode */
+	char class_decode[16];  /* numeric class of decode */
 };
 
 struct mr_slot {
@@ -63,38 +63,38 @@ struct mr_slot {
 };
 
 struct mr_slot_config {
-	uint32_t owner;	    /* the sequence's id; KV descriptors must name it */
+	uint32_t owner;     /* the sequence's id; KV descriptors must name it */
 	uint32_t positions; /* positions to reserve room for: prompt and answer together */
 	struct mr_sampling sampling;
 };
 
 struct mr_decode_entry {
 	struct mr_slot slot;
-	uint32_t position;	 /* of @token: the number of positions whose KV is there */
-	uint32_t token;		 /* fed at step 0 */
-	const uint32_t *forced;	 /* fed at step 1, 2, ... instead of the sampled ids; NULL = none */
-	uint32_t forced_count;	 /* 0, or steps - 1; read before the call returns */
-	uint32_t flags;		 /* MR_DECODE_* */
+	uint32_t position;      /* of @token: the number of positions whose KV is there */
+	uint32_t token;         /* fed at step 0 */
+	const uint32_t *forced; /* fed at step 1, 2, ... instead of the sampled ids; NULL = none */
+	uint32_t forced_count;  /* 0, or steps - 1; read before the call returns */
+	uint32_t flags;         /* MR_DECODE_* */
 };
 #define MR_DECODE_LOGITS 1u /* bring each step's logits with its token event */
 
 enum mr_event_type {
 	MR_EVENT_TOKEN, /* one token of one entry */
-	MR_EVENT_DONE,	/* the posted work named by tag has ended, well or not */
+	MR_EVENT_DONE,  /* the posted work named by tag has ended, well or not */
 };
 
 struct mr_event {
 	enum mr_event_type type;
-	int32_t status;	 /* 0, or why it failed; for DONE of the whole work */
-	uint64_t tag;	 /* of the work that made it */
+	int32_t status; /* 0, or why it failed; for DONE of the whole work */
+	uint64_t tag;   /* of the work that made it */
 	struct mr_slot slot;
 	uint32_t position; /* TOKEN: of the new token */
-	uint32_t token;	   /* TOKEN */
-	uint32_t stopped;  /* TOKEN: 1 = a stop token of the slot; no further step was made for it */
-	float logprob;	   /* TOKEN: ln p(token) before penalties and temperature */
-	uint64_t cycles;   /* TOKEN: device cycles this step took; DONE: of the whole work; 0 = unknown */
-	uint64_t seen_ns;  /* TOKEN: CLOCK_MONOTONIC when the driver saw the device's record */
-	const float *logits; /* TOKEN: vocab floats, valid until the next poll; NULL = not asked for */
+	uint32_t token;    /* TOKEN */
+	uint32_t stopped; /* TOKEN: 1 = a stop token of the slot; no further step was made for it */
+	float logprob;    /* TOKEN: ln p(token) before penalties and temperature */
+	uint64_t cycles;  /* TOKEN: of this step; DONE: of the whole work; 0 = unknown */
+	uint64_t seen_ns; /* TOKEN: CLOCK_MONOTONIC when the driver saw the device's record */
+	const float *logits; /* TOKEN: vocab floats until the next poll; NULL = not asked for */
 };
 
 struct mr_telemetry {
@@ -132,8 +132,8 @@ struct mr_memory_ops {
 	 */
 	int (*kv_import)(struct mr_device *dev, struct mr_slot slot, const struct mr_kv_desc *descs,
 			 uint32_t count, uint64_t tag);
-	int (*kv_fork)(struct mr_device *dev, struct mr_slot from, const struct mr_slot_config *config,
-		       struct mr_slot *slot);
+	int (*kv_fork)(struct mr_device *dev, struct mr_slot from,
+		       const struct mr_slot_config *config, struct mr_slot *slot);
 };
 
 struct mr_work_ops {

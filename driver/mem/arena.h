@@ -45,9 +45,9 @@ enum mr_region_role {
 
 struct mr_region {
 	void *base;
-	uint64_t iova;	     /* page-aligned, non-zero, below 2^48 */
-	size_t bytes;	     /* rounded up to the page size */
-	uint32_t id;	     /* index of the region in its arena, from 0 */
+	uint64_t iova;       /* page-aligned, non-zero, below 2^48 */
+	size_t bytes;        /* rounded up to the page size */
+	uint32_t id;         /* index of the region in its arena, from 0 */
 	uint32_t page_bytes; /* 4096, 2 MiB or 1 GiB: what the host granted */
 	enum mr_region_role role;
 };
@@ -55,9 +55,9 @@ struct mr_region {
 struct mr_arena;
 
 struct mr_arena_options {
-	int node;	      /* NUMA node, -1 = the node of the calling thread */
-	int no_huge;	      /* 1 = 4 KiB pages only */
-	size_t page_max;      /* 0 = best granted; else the largest page size to try, bytes */
+	int node;        /* NUMA node, -1 = the node of the calling thread */
+	int no_huge;     /* 1 = 4 KiB pages only */
+	size_t page_max; /* 0 = best granted; else the largest page size to try, bytes */
 	void (*log)(void *arg, const char *line); /* NULL = silent; called at setup only */
 	void *log_arg;
 };

@@ -17,7 +17,7 @@ enum mr_copy_site {
 	MR_COPY_TOKEN_WIRE = MR_M_copy_token_wire,
 };
 #define MR_COPY_SITES_FIRST MR_M_copy_prompt_ring
-#define MR_COPY_SITES	    (MR_M_copy_weights_lpu - MR_M_copy_prompt_ring + 1)
+#define MR_COPY_SITES       (MR_M_copy_weights_lpu - MR_M_copy_prompt_ring + 1)
 
 /* Copies @n bytes and counts them under @site. Only from the site's owner thread. */
 static inline void mr_copy(enum mr_copy_site site, void *dst, const void *src, size_t n)

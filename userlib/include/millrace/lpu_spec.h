@@ -90,7 +90,7 @@
 
 #define MR_LPU_REG_MAGIC   0x000u /* R: MR_LPU_MAGIC */
 #define MR_LPU_REG_VERSION 0x004u /* R: major << 16 | minor; a driver refuses another major */
-#define MR_LPU_REG_CAPS                                                                           \
+#define MR_LPU_REG_CAPS \
 	0x008u                          /* R: bits 0-7 log2 of the largest ring, 8-15 log2 of the \
 					 * doorbell stride, 16-31 largest I/O queue number */
 #define MR_LPU_REG_TIMEOUT_MS    0x00cu /* R: milliseconds that a change of READY may take */

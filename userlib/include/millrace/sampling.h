@@ -17,13 +17,13 @@
 #define MR_STOP_TOKENS_MAX 6
 
 struct mr_sampling {
-	uint64_t seed;	     /* any value */
+	uint64_t seed;       /* any value */
 	float temperature;   /* 0 = greedy; finite, 0..100 */
-	float top_p;	     /* 0 or 1 = off; else 0 < p < 1 */
-	float min_p;	     /* 0 = off; else 0 < p < 1, relative to the best token's probability */
-	uint32_t top_k;	     /* 0 = off */
-	float repeat;	     /* repetition penalty over the history window; 0 or 1 = off */
-	float presence;	     /* presence penalty, subtracted once; 0 = off */
+	float top_p;         /* 0 or 1 = off; else 0 < p < 1 */
+	float min_p;         /* 0 = off; else 0 < p < 1, relative to the best token's probability */
+	uint32_t top_k;      /* 0 = off */
+	float repeat;        /* repetition penalty over the history window; 0 or 1 = off */
+	float presence;      /* presence penalty, subtracted once; 0 = off */
 	float frequency;     /* frequency penalty, subtracted for each occurrence; 0 = off */
 	uint32_t stop_count; /* 0..MR_STOP_TOKENS_MAX entries of stop[] that hold */
 	uint32_t stop[MR_STOP_TOKENS_MAX]; /* the token is delivered, then the sequence stops */
