@@ -29,8 +29,8 @@ struct spread {
 struct decode_figures {
 	char device[32], class_prefill[16], class_decode[16];
 	uint64_t weight_bytes, cycle_ps;
-	uint32_t latency_exact;
-	struct spread roof, prefill; /* bytes/s, tokens/s */
+	uint32_t latency_exact, reads_weights; /* nil reads none: no roof is its */
+	struct spread roof, prefill;           /* bytes/s, tokens/s */
 	struct {
 		uint32_t batch;
 		struct spread rate; /* tokens/s */
@@ -175,6 +175,7 @@ static int run_decode(const struct bench_options *o, const struct mr_model *mode
 	snprintf(f->class_prefill, sizeof(f->class_prefill), "%s",
 		 devices.prefill->caps.class_prefill);
 	snprintf(f->class_decode, sizeof(f->class_decode), "%s", devices.decode->caps.class_decode);
+	f->reads_weights = strcmp(f->class_decode, "nil") != 0;
 	f->weight_bytes = bench_weight_bytes(model);
 	f->cycle_ps = devices.decode->caps.cycle_ps;
 	f->latency_exact = devices.decode->caps.latency_exact;
@@ -209,20 +210,23 @@ static void print_table(const struct bench_options *o, const struct mr_model *mo
 		char name[32];
 
 		snprintf(name, sizeof(name), "decode, batch %u", f->decode[b].batch);
-		printf("  %-22s %9.1f %9.1f %9.1f  %.0f%%, class %s", name, f->decode[b].rate.min,
-		       f->decode[b].rate.median, f->decode[b].rate.max,
-		       100 * f->decode[b].rate.median / (roof * f->decode[b].batch),
-		       f->class_decode);
+		printf("  %-22s %9.1f %9.1f %9.1f  ", name, f->decode[b].rate.min,
+		       f->decode[b].rate.median, f->decode[b].rate.max);
+		if (f->reads_weights)
+			printf("%.0f%%, ",
+			       100 * f->decode[b].rate.median / (roof * f->decode[b].batch));
+		printf("class %s", f->class_decode);
 		if (f->decode[b].cycles)
 			printf(", %llu device cycles a step = %.1f us%s",
 			       (unsigned long long)f->decode[b].cycles, device_us(f, b),
 			       f->latency_exact ? "" : " (estimated)");
 		putchar('\n');
 	}
-	printf("  %-22s %9.1f %9.1f %9.1f  %.1f MB a token at %.1f GB/s, one thread\n",
-	       "read roof, batch 1", f->roof.min / (double)f->weight_bytes, roof,
-	       f->roof.max / (double)f->weight_bytes, (double)f->weight_bytes / 1e6,
-	       f->roof.median / 1e9);
+	if (f->reads_weights)
+		printf("  %-22s %9.1f %9.1f %9.1f  %.1f MB a token at %.1f GB/s, one thread\n",
+		       "read roof, batch 1", f->roof.min / (double)f->weight_bytes, roof,
+		       f->roof.max / (double)f->weight_bytes, (double)f->weight_bytes / 1e6,
+		       f->roof.median / 1e9);
 	printf("  hiccups of the host: p99 %.1f us, max %.1f us\n", (double)f->hiccup_p99_ns / 1e3,
 	       (double)f->hiccup_max_ns / 1e3);
 }
@@ -256,9 +260,10 @@ static struct json_object *figures_json(const struct bench_options *o, const str
 
 		json_object_object_add(row, "batch", json_object_new_uint64(f->decode[b].batch));
 		json_object_object_add(row, "tokens_s", spread_json(f->decode[b].rate));
-		json_object_object_add(
-			row, "of_roof",
-			tool_json_number(f->decode[b].rate.median / (roof * f->decode[b].batch)));
+		if (f->reads_weights)
+			json_object_object_add(row, "of_roof",
+					       tool_json_number(f->decode[b].rate.median /
+								(roof * f->decode[b].batch)));
 		json_object_object_add(row, "device_cycles",
 				       json_object_new_uint64(f->decode[b].cycles));
 		json_object_array_add(list, row);

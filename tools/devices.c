@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "driver/bus/bus.h"
+#include "driver/cpu/cpu.h"
 #include "driver/lpu/lpu.h"
 #include "driver/model/model.h"
 #include "driver/nil/nil.h"
@@ -62,6 +63,21 @@ static int open_nil(const struct tool_devices_options *o, const struct mr_model 
 	int status = mr_nil_open(&options, dev);
 
 	return status ? say("the nil device", status) : 0;
+}
+
+static int open_cpu(const struct tool_devices_options *o, struct mr_arena *arena,
+		    struct mr_device **dev)
+{
+	const struct mr_cpu_options options = {
+		.arena = arena,
+		.slots = o->slots,
+		.context = o->context,
+		.kernels = o->kernels,
+		.cpu = -1,
+	};
+	int status = mr_cpu_open(&options, dev);
+
+	return status ? say("the CPU backend", status) : 0;
 }
 
 /* The simulated LPU: a device on a thread of its own, reached through the in-process port. */
@@ -127,16 +143,23 @@ int tool_devices_open(const struct tool_devices_options *o, const struct mr_mode
 
 	memset(out, 0, sizeof(*out));
 	status = open_arena(o, &out->arena);
-	if (!status && !strcmp(name, "nil"))
-		status = open_nil(o, model, &out->decode);
-	else if (!status && lpu)
+	if (!status && lpu)
 		status = open_lpu(o, out->arena, &out->decode);
+	else if (!status && !strcmp(name, "cpu"))
+		status = open_cpu(o, out->arena, &out->decode);
+	else if (!status && !strcmp(name, "nil"))
+		status = open_nil(o, model, &out->decode);
 	else if (!status)
 		status = say(name, MR_E_NOT_SUPPORTED);
 	if (!status)
 		status = load(o, model, out->decode, lpu ? mr_lpu_why : NULL);
-	if (!status && !out->prefill)
+	/* An LPU is for decode: prompts are the CPU's. The others do both. */
+	if (!status && lpu && !o->decode_only)
+		status = open_cpu(o, out->arena, &out->prefill);
+	else if (!status)
 		out->prefill = out->decode;
+	if (!status && out->prefill != out->decode)
+		status = load(o, model, out->prefill, NULL);
 	if (status)
 		tool_devices_close(out);
 	return status;
