@@ -39,7 +39,7 @@ static int identify(struct sim *sim, const struct mr_lpu_command *cmd, uint32_t 
 			      1ull << (MR_LPU_FENCE & 63),
 	};
 
-	if (c.reserved0 || !sim_zero(c.reserved, sizeof(c.reserved)))
+	if (c.reserved0 || !mr_sim_zero(c.reserved, sizeof(c.reserved)))
 		return MR_E_INVALID;
 	if (!c.bytes || c.bytes > sizeof(id))
 		return MR_E_RANGE;
@@ -47,7 +47,7 @@ static int identify(struct sim *sim, const struct mr_lpu_command *cmd, uint32_t 
 	memcpy(id.classes[0], sim->chip.classes, sizeof(id.classes[0]));
 	memcpy(id.chip_hash, sim->chip.hash, sizeof(id.chip_hash));
 	*result = c.bytes;
-	return sim_dma_write(&sim->dma, c.iova, &id, c.bytes);
+	return mr_sim_dma_write(&sim->dma, c.iova, &id, c.bytes);
 }
 
 static int get_log(struct sim *sim, const struct mr_lpu_command *cmd, uint32_t *result)
@@ -57,7 +57,7 @@ static int get_log(struct sim *sim, const struct mr_lpu_command *cmd, uint32_t *
 	const void *log;
 	uint64_t bytes;
 
-	if (!sim_zero(c.reserved, sizeof(c.reserved)))
+	if (!mr_sim_zero(c.reserved, sizeof(c.reserved)))
 		return MR_E_INVALID;
 	counters.dma_faults = sim->dma.faults;
 	counters.dma_read_bytes = sim->dma.read_bytes;
@@ -82,7 +82,7 @@ static int get_log(struct sim *sim, const struct mr_lpu_command *cmd, uint32_t *
 	if (bytes > c.bytes)
 		bytes = c.bytes;
 	*result = (uint32_t)bytes;
-	return bytes ? sim_dma_write(&sim->dma, c.iova, (const char *)log + c.offset, bytes) : 0;
+	return bytes ? mr_sim_dma_write(&sim->dma, c.iova, (const char *)log + c.offset, bytes) : 0;
 }
 
 static int ring_ok(uint32_t entries, uint32_t least)
@@ -94,7 +94,7 @@ static int queue_create(struct sim *sim, const struct mr_lpu_command *cmd)
 {
 	AS(mr_lpu_cmd_queue_create, cmd);
 
-	if (!sim_zero(c.reserved, sizeof(c.reserved)))
+	if (!mr_sim_zero(c.reserved, sizeof(c.reserved)))
 		return MR_E_INVALID;
 	if (!c.queue || c.queue > SIM_IO_QUEUES || !ring_ok(c.entries, 2) ||
 	    !ring_ok(c.record_entries, 2) || c.vector >= SIM_VECTORS || c.sq_iova % 64 ||
@@ -104,7 +104,7 @@ static int queue_create(struct sim *sim, const struct mr_lpu_command *cmd)
 	if (q->live)
 		return MR_E_EXISTS;
 	memset(q, 0, sizeof(*q));
-	int status = sim_decode_create(&q->decode);
+	int status = mr_sim_decode_create(&q->decode);
 	if (status)
 		return status;
 	struct sim_doorbells *db = &sim->regs.db[c.queue];
@@ -126,13 +126,13 @@ static int queue_delete(struct sim *sim, const struct mr_lpu_command *cmd)
 {
 	AS(mr_lpu_cmd_queue_delete, cmd);
 
-	if (c.reserved0 || !sim_zero(c.reserved, sizeof(c.reserved)))
+	if (c.reserved0 || !mr_sim_zero(c.reserved, sizeof(c.reserved)))
 		return MR_E_INVALID;
 	if (!c.queue || c.queue > SIM_IO_QUEUES)
 		return MR_E_RANGE;
 	if (!sim->queue[c.queue].live)
 		return MR_E_NOT_FOUND;
-	sim_queue_stop(sim, &sim->queue[c.queue]);
+	mr_sim_queue_stop(sim, &sim->queue[c.queue]);
 	return 0;
 }
 
@@ -140,10 +140,10 @@ static int program(struct sim *sim, const struct mr_lpu_command *cmd)
 {
 	AS(mr_lpu_cmd_program, cmd);
 
-	return sim_program_command(sim, &c);
+	return mr_sim_program_command(sim, &c);
 }
 
-int sim_admin_command(struct sim *sim, const struct mr_lpu_command *cmd, uint32_t *result)
+int mr_sim_admin_command(struct sim *sim, const struct mr_lpu_command *cmd, uint32_t *result)
 {
 	switch (cmd->head.opcode) {
 	case MR_LPU_IDENTIFY:
@@ -165,7 +165,7 @@ static int slot_set(struct sim *sim, const struct mr_lpu_command *cmd)
 {
 	AS(mr_lpu_cmd_slot_set, cmd);
 
-	return sim_slot_set(sim, &c);
+	return mr_sim_slot_set(sim, &c);
 }
 
 static int kv_write(struct sim *sim, struct sim_queue *q, const struct mr_lpu_command *cmd,
@@ -173,25 +173,25 @@ static int kv_write(struct sim *sim, struct sim_queue *q, const struct mr_lpu_co
 {
 	AS(mr_lpu_cmd_kv_write, cmd);
 
-	return sim_kv_write(sim, q, &c, result);
+	return mr_sim_kv_write(sim, q, &c, result);
 }
 
 static int kv_free(struct sim *sim, const struct mr_lpu_command *cmd)
 {
 	AS(mr_lpu_cmd_kv_free, cmd);
 
-	return sim_kv_free(sim, &c);
+	return mr_sim_kv_free(sim, &c);
 }
 
 static int decode(struct sim *sim, struct sim_queue *q, const struct mr_lpu_command *cmd)
 {
 	AS(mr_lpu_cmd_decode, cmd);
 
-	return sim_decode_begin(sim, q, &c);
+	return mr_sim_decode_begin(sim, q, &c);
 }
 
-int sim_io_command(struct sim *sim, struct sim_queue *q, const struct mr_lpu_command *cmd,
-		   uint32_t *result)
+int mr_sim_io_command(struct sim *sim, struct sim_queue *q, const struct mr_lpu_command *cmd,
+		      uint32_t *result)
 {
 	switch (cmd->head.opcode) {
 	case MR_LPU_SLOT_SET:
@@ -203,16 +203,16 @@ int sim_io_command(struct sim *sim, struct sim_queue *q, const struct mr_lpu_com
 	case MR_LPU_DECODE:
 		return decode(sim, q, cmd);
 	case MR_LPU_FENCE:
-		return sim_zero(cmd->word, sizeof(cmd->word)) ? 0 : MR_E_INVALID;
+		return mr_sim_zero(cmd->word, sizeof(cmd->word)) ? 0 : MR_E_INVALID;
 	default:
 		return MR_E_NOT_SUPPORTED;
 	}
 }
 
-void sim_disable(struct sim *sim)
+void mr_sim_disable(struct sim *sim)
 {
 	for (uint32_t i = 0; i <= SIM_IO_QUEUES; i++)
 		if (sim->queue[i].live)
-			sim_queue_stop(sim, &sim->queue[i]);
-	sim_kv_forget(&sim->kv);
+			mr_sim_queue_stop(sim, &sim->queue[i]);
+	mr_sim_kv_forget(&sim->kv);
 }

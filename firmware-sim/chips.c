@@ -16,12 +16,12 @@
 CHIP_FILE(mr1);
 CHIP_FILE(tiny);
 
-static const struct sim_builtin_chip chips[] = {
+static const struct mr_sim_builtin_chip chips[] = {
 	{"mr1", sim_chip_mr1, sim_chip_mr1_end},
 	{"tiny", sim_chip_tiny, sim_chip_tiny_end},
 };
 
-const struct sim_builtin_chip *sim_builtin_chip(const char *name)
+const struct mr_sim_builtin_chip *mr_sim_builtin_chip(const char *name)
 {
 	for (size_t i = 0; i < sizeof(chips) / sizeof(chips[0]); i++)
 		if (!strcmp(chips[i].name, name))

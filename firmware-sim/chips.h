@@ -3,12 +3,12 @@
 #ifndef MR_FIRMWARE_SIM_CHIPS_H
 #define MR_FIRMWARE_SIM_CHIPS_H
 
-struct sim_builtin_chip {
+struct mr_sim_builtin_chip {
 	const char *name;
 	const char *text, *end;
 };
 
 /* The chip named @name, or NULL. */
-const struct sim_builtin_chip *sim_builtin_chip(const char *name);
+const struct mr_sim_builtin_chip *mr_sim_builtin_chip(const char *name);
 
 #endif /* MR_FIRMWARE_SIM_CHIPS_H */

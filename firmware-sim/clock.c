@@ -70,8 +70,8 @@ static void spend_layer(struct meter *m, const struct mr_container *c, const str
 	spend_vector(m, r->width);
 }
 
-uint64_t clock_forward(const struct mr_container *c, const struct mr_chip *chip,
-		       const uint32_t *blocks, uint32_t n)
+uint64_t mr_clock_forward(const struct mr_container *c, const struct mr_chip *chip,
+			  const uint32_t *blocks, uint32_t n)
 {
 	struct meter m = {.chip = chip, .slots = n};
 	uint32_t at = c->ops[0].chip;
@@ -93,7 +93,7 @@ uint64_t clock_forward(const struct mr_container *c, const struct mr_chip *chip,
 	return m.cycles;
 }
 
-uint64_t clock_sample(const struct mr_container *c, const struct mr_chip *chip)
+uint64_t mr_clock_sample(const struct mr_container *c, const struct mr_chip *chip)
 {
 	return up(c->ref->vocab, chip->vector_lanes) + chip->sample_cycles + chip->record_cycles;
 }

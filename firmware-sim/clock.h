@@ -10,9 +10,9 @@
 #include "userlib/spec/container.h"
 
 /* Cycles from a step's start to its first SAMPLE: @n slots, of which i attends to @blocks[i] KV blocks. */
-uint64_t clock_forward(const struct mr_container *c, const struct mr_chip *chip,
-		       const uint32_t *blocks, uint32_t n);
+uint64_t mr_clock_forward(const struct mr_container *c, const struct mr_chip *chip,
+			  const uint32_t *blocks, uint32_t n);
 /* Cycles of one slot's SAMPLE and RECORD. */
-uint64_t clock_sample(const struct mr_container *c, const struct mr_chip *chip);
+uint64_t mr_clock_sample(const struct mr_container *c, const struct mr_chip *chip);
 
 #endif /* MR_FIRMWARE_SIM_CLOCK_H */

@@ -8,7 +8,7 @@
 #include "firmware-sim/device.h"
 #include "kernels/cpu/sample.h"
 
-int sim_decode_create(struct sim_decode *d)
+int mr_sim_decode_create(struct sim_decode *d)
 {
 	memset(d, 0, sizeof(*d));
 	d->row = calloc(SIM_BATCH_MAX, sizeof(*d->row));
@@ -17,7 +17,7 @@ int sim_decode_create(struct sim_decode *d)
 	d->blocks = calloc(SIM_BATCH_MAX, sizeof(*d->blocks));
 	if (d->row && d->forced && d->walk && d->blocks)
 		return 0;
-	sim_decode_stop(d);
+	mr_sim_decode_stop(d);
 	return MR_E_NO_MEMORY;
 }
 
@@ -28,7 +28,7 @@ static void release(struct sim_decode *d, uint32_t count)
 	d->active = 0;
 }
 
-void sim_decode_stop(struct sim_decode *d)
+void mr_sim_decode_stop(struct sim_decode *d)
 {
 	if (d->active)
 		release(d, d->count);
@@ -47,12 +47,12 @@ static int check_entry(struct sim *sim, struct sim_queue *q, const struct mr_lpu
 	uint32_t *forced = d->forced + (size_t)i * SIM_STEPS_MAX;
 	int status;
 
-	if (e->flags || !sim_zero(e->reserved, sizeof(e->reserved)) ||
+	if (e->flags || !mr_sim_zero(e->reserved, sizeof(e->reserved)) ||
 	    (!e->forced_count && e->forced_iova))
 		return MR_E_INVALID;
 	if (e->mask_iova)
 		return MR_E_NOT_SUPPORTED;
-	struct sim_slot *s = sim_slot_get(sim, e->slot, e->generation, &status);
+	struct sim_slot *s = mr_sim_slot_get(sim, e->slot, e->generation, &status);
 	if (!s)
 		return status;
 	if (s->user)
@@ -62,10 +62,10 @@ static int check_entry(struct sim *sim, struct sim_queue *q, const struct mr_lpu
 		return MR_E_RANGE;
 	if (e->position >= s->positions || cmd->steps > s->positions - e->position)
 		return MR_E_CONTEXT_FULL;
-	if (sim_slot_missing(&sim->kv, s, e->position))
+	if (mr_sim_slot_missing(&sim->kv, s, e->position))
 		return MR_E_TRUNCATED;
-	status = e->forced_count ? sim_dma_read(&sim->dma, e->forced_iova, forced,
-						e->forced_count * sizeof(*forced))
+	status = e->forced_count ? mr_sim_dma_read(&sim->dma, e->forced_iova, forced,
+						   e->forced_count * sizeof(*forced))
 				 : 0;
 	for (uint32_t k = 0; !status && k < e->forced_count; k++)
 		status = forced[k] < vocab ? 0 : MR_E_RANGE;
@@ -83,14 +83,14 @@ static int check_entry(struct sim *sim, struct sim_queue *q, const struct mr_lpu
 	return 0;
 }
 
-int sim_decode_begin(struct sim *sim, struct sim_queue *q, const struct mr_lpu_cmd_decode *cmd)
+int mr_sim_decode_begin(struct sim *sim, struct sim_queue *q, const struct mr_lpu_cmd_decode *cmd)
 {
 	struct mr_lpu_decode_entry entries[SIM_BATCH_MAX];
 	struct sim_decode *d = &q->decode;
 	uint32_t done = 0;
 	int status;
 
-	if (cmd->reserved0 || !sim_zero(cmd->reserved, sizeof(cmd->reserved)))
+	if (cmd->reserved0 || !mr_sim_zero(cmd->reserved, sizeof(cmd->reserved)))
 		return MR_E_INVALID;
 	if (sim->program.state != SIM_PROGRAM_ACTIVE)
 		return MR_E_NOT_ACTIVE;
@@ -98,8 +98,8 @@ int sim_decode_begin(struct sim *sim, struct sim_queue *q, const struct mr_lpu_c
 	    cmd->count > q->record_entries || !cmd->steps || cmd->steps > SIM_STEPS_MAX ||
 	    cmd->logits_stride % 4)
 		return MR_E_RANGE;
-	status = sim_dma_read(&sim->dma, cmd->entries_iova, entries,
-			      cmd->count * sizeof(entries[0]));
+	status = mr_sim_dma_read(&sim->dma, cmd->entries_iova, entries,
+				 cmd->count * sizeof(entries[0]));
 	while (!status && done < cmd->count) {
 		status = check_entry(sim, q, cmd, &entries[done], done);
 		done += !status;
@@ -110,7 +110,7 @@ int sim_decode_begin(struct sim *sim, struct sim_queue *q, const struct mr_lpu_c
 	}
 	for (uint32_t i = 0; i < done; i++)
 		if (d->row[i].slot->kv_end > d->row[i].position)
-			sim_slot_set_filled(&sim->kv, d->row[i].slot, d->row[i].position);
+			mr_sim_slot_set_filled(&sim->kv, d->row[i].slot, d->row[i].position);
 	d->active = 1;
 	d->request = cmd->head.request;
 	d->count = cmd->count;
@@ -123,14 +123,14 @@ int sim_decode_begin(struct sim *sim, struct sim_queue *q, const struct mr_lpu_c
 	return SIM_RUNNING;
 }
 
-int sim_decode_ready(struct sim *sim, struct sim_queue *q)
+int mr_sim_decode_ready(struct sim *sim, struct sim_queue *q)
 {
 	struct sim_decode *d = &q->decode;
 	uint32_t live = 0;
 
 	for (uint32_t i = 0; i < d->count; i++)
 		live += !d->row[i].stopped;
-	int ready = sim_queue_credit(sim, q) >= live;
+	int ready = mr_sim_queue_credit(sim, q) >= live;
 	if (!ready && !d->stalled)
 		sim->counters.credit_stalls++;
 	d->stalled = !ready;
@@ -152,11 +152,12 @@ static int finish_row(struct sim *sim, struct sim_queue *q, struct sim_decode_ro
 	};
 	int status = 0;
 
-	sim_slot_fed(s, row->token);
-	sim_slot_set_filled(&sim->kv, s, row->position + 1);
+	mr_sim_slot_fed(s, row->token);
+	mr_sim_slot_set_filled(&sim->kv, s, row->position + 1);
 	if (row->logits_iova)
-		status = sim_dma_write(&sim->dma, row->logits_iova + (uint64_t)d->step * d->stride,
-				       logits, 4ull * vocab);
+		status = mr_sim_dma_write(&sim->dma,
+					  row->logits_iova + (uint64_t)d->step * d->stride, logits,
+					  4ull * vocab);
 	if (status)
 		return status;
 	record.token = mr_sample(logits, vocab, &s->sampling, record.position, s->history,
@@ -164,17 +165,17 @@ static int finish_row(struct sim *sim, struct sim_queue *q, struct sim_decode_ro
 	for (uint32_t k = 0; k < s->sampling.stop_count; k++)
 		row->stopped |= s->sampling.stop[k] == record.token;
 	record.status = row->stopped ? MR_LPU_RECORD_STOPPED : 0;
-	status = sim_queue_record(sim, q, &record);
+	status = mr_sim_queue_record(sim, q, &record);
 	d->records += !status;
 	row->position++;
 	row->token = row->forced && d->step + 1 < d->steps ? forced[d->step] : record.token;
 	return status;
 }
 
-int sim_decode_step(struct sim *sim, struct sim_queue *q, uint32_t *result)
+int mr_sim_decode_step(struct sim *sim, struct sim_queue *q, uint32_t *result)
 {
 	struct sim_decode *d = &q->decode;
-	uint64_t sample = clock_sample(&sim->program.c, &sim->chip);
+	uint64_t sample = mr_clock_sample(&sim->program.c, &sim->chip);
 	uint32_t vocab = sim->program.c.ref->vocab, live = 0, done = 0;
 	int status = 0;
 
@@ -187,8 +188,8 @@ int sim_decode_step(struct sim *sim, struct sim_queue *q, uint32_t *result)
 							      row->slot->kv, sim->kv.blocks_max};
 	}
 	uint64_t start = d->cycles;
-	d->cycles += clock_forward(&sim->program.c, &sim->chip, d->blocks, d->count);
-	const float *logits = walker_step(sim->program.walker, d->walk, live);
+	d->cycles += mr_clock_forward(&sim->program.c, &sim->chip, d->blocks, d->count);
+	const float *logits = mr_walker_step(sim->program.walker, d->walk, live);
 	for (uint32_t i = 0; i < d->count; i++) {
 		struct sim_decode_row *row = &d->row[i];
 		d->cycles += sample;

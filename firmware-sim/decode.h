@@ -37,15 +37,15 @@ struct sim_decode {
 	uint32_t *blocks;
 };
 
-int sim_decode_create(struct sim_decode *d);
+int mr_sim_decode_create(struct sim_decode *d);
 /* Forgets what runs, releases the slots it uses, frees what create made. */
-void sim_decode_stop(struct sim_decode *d);
+void mr_sim_decode_stop(struct sim_decode *d);
 
 /* Checks a DECODE whole, then SIM_RUNNING, or why it is refused. */
-int sim_decode_begin(struct sim *sim, struct sim_queue *q, const struct mr_lpu_cmd_decode *cmd);
+int mr_sim_decode_begin(struct sim *sim, struct sim_queue *q, const struct mr_lpu_cmd_decode *cmd);
 /* 1 = there is record credit for the next step. */
-int sim_decode_ready(struct sim *sim, struct sim_queue *q);
+int mr_sim_decode_ready(struct sim *sim, struct sim_queue *q);
 /* One step. SIM_RUNNING, 0 at the end, or why it ended early; *result = records made. */
-int sim_decode_step(struct sim *sim, struct sim_queue *q, uint32_t *result);
+int mr_sim_decode_step(struct sim *sim, struct sim_queue *q, uint32_t *result);
 
 #endif /* MR_FIRMWARE_SIM_DECODE_H */

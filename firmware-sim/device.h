@@ -70,34 +70,34 @@ struct sim {
 };
 
 /* thread.c: the device's loop, and how the host's threads wake it. */
-int sim_thread_start(struct sim *sim, int cpu);
-void sim_thread_stop(struct sim *sim);
-void sim_wake(struct sim *sim); /* any thread; after whatever the device is to see */
+int mr_sim_thread_start(struct sim *sim, int cpu);
+void mr_sim_thread_stop(struct sim *sim);
+void mr_sim_wake(struct sim *sim); /* any thread; after whatever the device is to see */
 
 /* queue.c: takes commands, writes completions and records. */
-int sim_queue_ready(struct sim *sim,
-		    struct sim_queue *q);                /* 1 = sim_queue_run would do something */
-int sim_queue_run(struct sim *sim, struct sim_queue *q); /* at most one command or decode step */
-void sim_queue_stop(struct sim *sim, struct sim_queue *q); /* forgets it; no DMA follows */
-int sim_queue_record(struct sim *sim, struct sim_queue *q, struct mr_lpu_record *record);
-uint32_t sim_queue_credit(struct sim *sim,
-			  struct sim_queue *q); /* records that there is room for */
+int mr_sim_queue_ready(struct sim *sim,
+		       struct sim_queue *q); /* 1 = mr_sim_queue_run would do something */
+int mr_sim_queue_run(struct sim *sim, struct sim_queue *q); /* at most one command or decode step */
+void mr_sim_queue_stop(struct sim *sim, struct sim_queue *q); /* forgets it; no DMA follows */
+int mr_sim_queue_record(struct sim *sim, struct sim_queue *q, struct mr_lpu_record *record);
+uint32_t mr_sim_queue_credit(struct sim *sim,
+			     struct sim_queue *q); /* records that there is room for */
 
 /*
  * Commands: a negative mr_status, 0, or SIM_RUNNING. *result goes to the completion. Reserved fields of
  * the opcode are checked by its own function.
  */
-int sim_admin_command(struct sim *sim, const struct mr_lpu_command *cmd, uint32_t *result);
-int sim_io_command(struct sim *sim, struct sim_queue *q, const struct mr_lpu_command *cmd,
-		   uint32_t *result);
+int mr_sim_admin_command(struct sim *sim, const struct mr_lpu_command *cmd, uint32_t *result);
+int mr_sim_io_command(struct sim *sim, struct sim_queue *q, const struct mr_lpu_command *cmd,
+		      uint32_t *result);
 
 /* Counts and returns @status: each way of being refused has a counter of its own. */
-int sim_refuse(struct sim *sim, int status);
+int mr_sim_refuse(struct sim *sim, int status);
 
 /* 1 = all @bytes at @p are 0. */
-int sim_zero(const void *p, size_t bytes);
+int mr_sim_zero(const void *p, size_t bytes);
 
 /* CONTROL.ENABLE went from 1 to 0: queues, slots and running commands are forgotten, the program stays. */
-void sim_disable(struct sim *sim);
+void mr_sim_disable(struct sim *sim);
 
 #endif /* MR_FIRMWARE_SIM_DEVICE_H */

@@ -5,12 +5,12 @@
 
 #include <millrace/lpu_port.h>
 
-int sim_dma_init(struct sim_dma *dma)
+int mr_sim_dma_init(struct sim_dma *dma)
 {
 	return pthread_rwlock_init(&dma->lock, NULL) ? MR_E_NO_MEMORY : 0;
 }
 
-void sim_dma_fini(struct sim_dma *dma)
+void mr_sim_dma_fini(struct sim_dma *dma)
 {
 	pthread_rwlock_destroy(&dma->lock);
 }
@@ -20,7 +20,7 @@ static int overlaps(const struct sim_mapping *m, uint64_t iova, uint64_t bytes)
 	return m->bytes && iova < m->iova + m->bytes && m->iova < iova + bytes;
 }
 
-int sim_dma_map(struct sim_dma *dma, uint64_t iova, void *base, size_t bytes, uint32_t access)
+int mr_sim_dma_map(struct sim_dma *dma, uint64_t iova, void *base, size_t bytes, uint32_t access)
 {
 	const uint32_t known = MR_PORT_DMA_READ | MR_PORT_DMA_WRITE;
 	struct sim_mapping *free_entry = NULL;
@@ -44,7 +44,7 @@ int sim_dma_map(struct sim_dma *dma, uint64_t iova, void *base, size_t bytes, ui
 	return status;
 }
 
-int sim_dma_unmap(struct sim_dma *dma, uint64_t iova)
+int mr_sim_dma_unmap(struct sim_dma *dma, uint64_t iova)
 {
 	int status = MR_E_NOT_FOUND;
 
@@ -72,7 +72,7 @@ static uint8_t *translate(struct sim_dma *dma, uint64_t iova, size_t bytes, uint
 	return NULL;
 }
 
-int sim_dma_read(struct sim_dma *dma, uint64_t iova, void *to, size_t bytes)
+int mr_sim_dma_read(struct sim_dma *dma, uint64_t iova, void *to, size_t bytes)
 {
 	pthread_rwlock_rdlock(&dma->lock);
 	const uint8_t *from = translate(dma, iova, bytes, MR_PORT_DMA_READ);
@@ -84,7 +84,7 @@ int sim_dma_read(struct sim_dma *dma, uint64_t iova, void *to, size_t bytes)
 	return from ? 0 : MR_E_DMA_FAULT;
 }
 
-int sim_dma_write(struct sim_dma *dma, uint64_t iova, const void *from, size_t bytes)
+int mr_sim_dma_write(struct sim_dma *dma, uint64_t iova, const void *from, size_t bytes)
 {
 	pthread_rwlock_rdlock(&dma->lock);
 	uint8_t *to = translate(dma, iova, bytes, MR_PORT_DMA_WRITE);
@@ -96,7 +96,7 @@ int sim_dma_write(struct sim_dma *dma, uint64_t iova, const void *from, size_t b
 	return to ? 0 : MR_E_DMA_FAULT;
 }
 
-int sim_dma_publish(struct sim_dma *dma, uint64_t iova, const void *entry, size_t bytes)
+int mr_sim_dma_publish(struct sim_dma *dma, uint64_t iova, const void *entry, size_t bytes)
 {
 	uint32_t phase;
 

@@ -25,19 +25,19 @@ struct sim_dma {
 	uint64_t faults, read_bytes, write_bytes; /* the device thread's */
 };
 
-int sim_dma_init(struct sim_dma *dma);
-void sim_dma_fini(struct sim_dma *dma);
+int mr_sim_dma_init(struct sim_dma *dma);
+void mr_sim_dma_fini(struct sim_dma *dma);
 /* Any thread; as struct mr_lpu_port_ops says. */
-int sim_dma_map(struct sim_dma *dma, uint64_t iova, void *base, size_t bytes, uint32_t access);
-int sim_dma_unmap(struct sim_dma *dma, uint64_t iova);
+int mr_sim_dma_map(struct sim_dma *dma, uint64_t iova, void *base, size_t bytes, uint32_t access);
+int mr_sim_dma_unmap(struct sim_dma *dma, uint64_t iova);
 
 /* Host to device, device to host: 0 or MR_E_DMA_FAULT, and then nothing was moved. */
-int sim_dma_read(struct sim_dma *dma, uint64_t iova, void *to, size_t bytes);
-int sim_dma_write(struct sim_dma *dma, uint64_t iova, const void *from, size_t bytes);
+int mr_sim_dma_read(struct sim_dma *dma, uint64_t iova, void *to, size_t bytes);
+int mr_sim_dma_write(struct sim_dma *dma, uint64_t iova, const void *from, size_t bytes);
 /*
  * Writes an entry whose last 32-bit word is a phase: that word last, with release, so that whoever reads it
  * with acquire sees the rest. @iova is a multiple of 4.
  */
-int sim_dma_publish(struct sim_dma *dma, uint64_t iova, const void *entry, size_t bytes);
+int mr_sim_dma_publish(struct sim_dma *dma, uint64_t iova, const void *entry, size_t bytes);
 
 #endif /* MR_FIRMWARE_SIM_DMA_H */

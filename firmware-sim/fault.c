@@ -56,7 +56,7 @@ static int names(const struct fault *f, const char *tensor)
 	return !strncmp(tensor, f->tensor, f->tensor_bytes) && (!*rest || !strcmp(rest, ".weight"));
 }
 
-int sim_fault_check(const char *fault)
+int mr_sim_fault_check(const char *fault)
 {
 	struct fault f;
 	int status = *fault ? 0 : MR_E_INVALID;
@@ -66,7 +66,7 @@ int sim_fault_check(const char *fault)
 	return status;
 }
 
-int sim_fault_apply(const char *fault, const struct mr_container *c, const struct sim_sram *sram)
+int mr_sim_fault_apply(const char *fault, const struct mr_container *c, const struct sim_sram *sram)
 {
 	struct fault f;
 

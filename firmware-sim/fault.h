@@ -7,8 +7,9 @@
 #include "userlib/spec/container.h"
 
 /* 0, or MR_E_INVALID where @fault is not in the language that sim.h states. */
-int sim_fault_check(const char *fault);
+int mr_sim_fault_check(const char *fault);
 /* Applies a checked @fault. 0, or MR_E_NOT_FOUND where the program has no such tensor or byte. */
-int sim_fault_apply(const char *fault, const struct mr_container *c, const struct sim_sram *sram);
+int mr_sim_fault_apply(const char *fault, const struct mr_container *c,
+		       const struct sim_sram *sram);
 
 #endif /* MR_FIRMWARE_SIM_FAULT_H */

@@ -8,7 +8,9 @@
 #include "kernels/cpu/sample.h"
 #include "userlib/spec/crc32c.h"
 
-int sim_kv_create(struct sim *sim)
+_Static_assert(MR_LPU_HISTORY_MAX == MR_SAMPLE_HISTORY, "penalties look back alike on all devices");
+
+int mr_sim_kv_create(struct sim *sim)
 {
 	const struct mr_ref_header *r = sim->program.c.ref;
 	struct sim_kv *kv = &sim->kv;
@@ -39,7 +41,7 @@ int sim_kv_create(struct sim *sim)
 	return 0;
 }
 
-void sim_kv_destroy(struct sim_kv *kv)
+void mr_sim_kv_destroy(struct sim_kv *kv)
 {
 	for (uint32_t i = 0; kv->slot && i < kv->slots; i++) {
 		free(kv->slot[i].block);
@@ -62,14 +64,14 @@ static void close_slot(struct sim_kv *kv, struct sim_slot *s)
 	kv->open--;
 }
 
-void sim_kv_forget(struct sim_kv *kv)
+void mr_sim_kv_forget(struct sim_kv *kv)
 {
 	for (uint32_t i = 0; kv->slot && i < kv->slots; i++)
 		if (kv->slot[i].open)
 			close_slot(kv, &kv->slot[i]);
 }
 
-struct sim_slot *sim_slot_get(struct sim *sim, uint32_t slot, uint32_t generation, int *status)
+struct sim_slot *mr_sim_slot_get(struct sim *sim, uint32_t slot, uint32_t generation, int *status)
 {
 	struct sim_kv *kv = &sim->kv;
 
@@ -83,7 +85,7 @@ struct sim_slot *sim_slot_get(struct sim *sim, uint32_t slot, uint32_t generatio
 	return &kv->slot[slot];
 }
 
-int sim_slot_missing(const struct sim_kv *kv, const struct sim_slot *s, uint32_t position)
+int mr_sim_slot_missing(const struct sim_kv *kv, const struct sim_slot *s, uint32_t position)
 {
 	for (uint32_t l = 0; l < kv->layers; l++)
 		if (s->filled[l] < position)
@@ -91,7 +93,7 @@ int sim_slot_missing(const struct sim_kv *kv, const struct sim_slot *s, uint32_t
 	return 0;
 }
 
-void sim_slot_set_filled(const struct sim_kv *kv, struct sim_slot *s, uint32_t positions)
+void mr_sim_slot_set_filled(const struct sim_kv *kv, struct sim_slot *s, uint32_t positions)
 {
 	uint32_t b = positions / MR_KV_BLOCK_TOKENS;
 
@@ -109,7 +111,7 @@ void sim_slot_set_filled(const struct sim_kv *kv, struct sim_slot *s, uint32_t p
 	s->kv_end = positions;
 }
 
-void sim_slot_fed(struct sim_slot *s, uint32_t token)
+void mr_sim_slot_fed(struct sim_slot *s, uint32_t token)
 {
 	if (s->history_count == MR_LPU_HISTORY_MAX) {
 		memmove(s->history, s->history + 1, sizeof(s->history) - sizeof(s->history[0]));
@@ -137,14 +139,14 @@ static int reserve(struct sim *sim, struct sim_slot *s, uint32_t positions)
 	return 0;
 }
 
-int sim_slot_set(struct sim *sim, const struct mr_lpu_cmd_slot_set *cmd)
+int mr_sim_slot_set(struct sim *sim, const struct mr_lpu_cmd_slot_set *cmd)
 {
 	struct sim_kv *kv = &sim->kv;
 	struct mr_lpu_slot_param p;
 	uint32_t history[MR_LPU_HISTORY_MAX];
 	int status;
 
-	if (cmd->reserved0 || !sim_zero(cmd->reserved, sizeof(cmd->reserved)))
+	if (cmd->reserved0 || !mr_sim_zero(cmd->reserved, sizeof(cmd->reserved)))
 		return MR_E_INVALID;
 	if (sim->program.state != SIM_PROGRAM_ACTIVE)
 		return MR_E_NOT_ACTIVE;
@@ -153,10 +155,10 @@ int sim_slot_set(struct sim *sim, const struct mr_lpu_cmd_slot_set *cmd)
 	struct sim_slot *s = &kv->slot[cmd->slot];
 	if (s->open)
 		return MR_E_EXISTS;
-	status = sim_dma_read(&sim->dma, cmd->param_iova, &p, sizeof(p));
+	status = mr_sim_dma_read(&sim->dma, cmd->param_iova, &p, sizeof(p));
 	if (status)
 		return status;
-	if (p.reserved0 || !sim_zero(p.reserved, sizeof(p.reserved)) ||
+	if (p.reserved0 || !mr_sim_zero(p.reserved, sizeof(p.reserved)) ||
 	    (!p.history_count && p.history_iova))
 		return MR_E_INVALID;
 	if (!p.positions || p.history_count > MR_LPU_HISTORY_MAX ||
@@ -164,8 +166,8 @@ int sim_slot_set(struct sim *sim, const struct mr_lpu_cmd_slot_set *cmd)
 		return MR_E_RANGE;
 	if (p.positions > sim->program.c.header->context)
 		return MR_E_CONTEXT_FULL;
-	status = p.history_count ? sim_dma_read(&sim->dma, p.history_iova, history,
-						p.history_count * sizeof(history[0]))
+	status = p.history_count ? mr_sim_dma_read(&sim->dma, p.history_iova, history,
+						   p.history_count * sizeof(history[0]))
 				 : 0;
 	for (uint32_t i = 0; !status && i < p.history_count; i++)
 		status = history[i] < sim->program.c.ref->vocab ? 0 : MR_E_RANGE;
@@ -208,7 +210,7 @@ static int take_block(struct sim *sim, struct sim_slot *s, const struct mr_kv_de
 		chip++; /* ends: the verifier saw every layer on a chip */
 	uint8_t *to = s->kv[(size_t)chip * kv->blocks_max + d->block] +
 		      (d->layer - part[chip].first_layer) * kv->layer_bytes;
-	int status = sim_dma_read(&sim->dma, d->iova, to, kv->layer_bytes);
+	int status = mr_sim_dma_read(&sim->dma, d->iova, to, kv->layer_bytes);
 	if (status)
 		return status;
 	/* Over what lies in SRAM now, not over what the host held. */
@@ -229,23 +231,23 @@ static int take_block(struct sim *sim, struct sim_slot *s, const struct mr_kv_de
 	return 0;
 }
 
-int sim_kv_write(struct sim *sim, struct sim_queue *q, const struct mr_lpu_cmd_kv_write *cmd,
-		 uint32_t *result)
+int mr_sim_kv_write(struct sim *sim, struct sim_queue *q, const struct mr_lpu_cmd_kv_write *cmd,
+		    uint32_t *result)
 {
 	struct mr_kv_desc descs[MR_KV_DESCS_MAX];
 	struct sim_slot *s;
 	int status;
 
-	if (cmd->reserved0 || !sim_zero(cmd->reserved, sizeof(cmd->reserved)))
+	if (cmd->reserved0 || !mr_sim_zero(cmd->reserved, sizeof(cmd->reserved)))
 		return MR_E_INVALID;
-	s = sim_slot_get(sim, cmd->slot, cmd->generation, &status);
+	s = mr_sim_slot_get(sim, cmd->slot, cmd->generation, &status);
 	if (!s)
 		return status;
 	if (s->user)
 		return MR_E_BUSY;
 	if (!cmd->count || cmd->count > MR_KV_DESCS_MAX)
 		return MR_E_RANGE;
-	status = sim_dma_read(&sim->dma, cmd->descs_iova, descs, cmd->count * sizeof(descs[0]));
+	status = mr_sim_dma_read(&sim->dma, cmd->descs_iova, descs, cmd->count * sizeof(descs[0]));
 	for (uint32_t i = 0; !status && i < cmd->count; i++) {
 		status = take_block(sim, s, &descs[i]);
 		*result += !status;
@@ -255,14 +257,14 @@ int sim_kv_write(struct sim *sim, struct sim_queue *q, const struct mr_lpu_cmd_k
 	return status;
 }
 
-int sim_kv_free(struct sim *sim, const struct mr_lpu_cmd_kv_free *cmd)
+int mr_sim_kv_free(struct sim *sim, const struct mr_lpu_cmd_kv_free *cmd)
 {
 	struct sim_slot *s;
 	int status;
 
-	if (!sim_zero(cmd->reserved, sizeof(cmd->reserved)))
+	if (!mr_sim_zero(cmd->reserved, sizeof(cmd->reserved)))
 		return MR_E_INVALID;
-	s = sim_slot_get(sim, cmd->slot, cmd->generation, &status);
+	s = mr_sim_slot_get(sim, cmd->slot, cmd->generation, &status);
 	if (!s)
 		return status;
 	if (s->user)

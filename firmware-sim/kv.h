@@ -38,23 +38,23 @@ struct sim_kv {
 	uint64_t layer_bytes;
 };
 
-/* For the active-to-be program: 0 or MR_E_NO_MEMORY, and then sim_kv_destroy. */
-int sim_kv_create(struct sim *sim);
-void sim_kv_destroy(struct sim_kv *kv);
+/* For the active-to-be program: 0 or MR_E_NO_MEMORY, and then mr_sim_kv_destroy. */
+int mr_sim_kv_create(struct sim *sim);
+void mr_sim_kv_destroy(struct sim_kv *kv);
 /* Closes every slot. */
-void sim_kv_forget(struct sim_kv *kv);
+void mr_sim_kv_forget(struct sim_kv *kv);
 
 /* The open slot, or NULL with *status MR_E_NOT_ACTIVE, MR_E_RANGE or MR_E_STALE. */
-struct sim_slot *sim_slot_get(struct sim *sim, uint32_t slot, uint32_t generation, int *status);
+struct sim_slot *mr_sim_slot_get(struct sim *sim, uint32_t slot, uint32_t generation, int *status);
 /* 1 = some layer lacks KV for a position below @position. */
-int sim_slot_missing(const struct sim_kv *kv, const struct sim_slot *slot, uint32_t position);
+int mr_sim_slot_missing(const struct sim_kv *kv, const struct sim_slot *slot, uint32_t position);
 /* Every layer now holds KV for exactly the positions below @positions. */
-void sim_slot_set_filled(const struct sim_kv *kv, struct sim_slot *slot, uint32_t positions);
-void sim_slot_fed(struct sim_slot *slot, uint32_t token);
+void mr_sim_slot_set_filled(const struct sim_kv *kv, struct sim_slot *slot, uint32_t positions);
+void mr_sim_slot_fed(struct sim_slot *slot, uint32_t token);
 
-int sim_slot_set(struct sim *sim, const struct mr_lpu_cmd_slot_set *cmd);
-int sim_kv_write(struct sim *sim, struct sim_queue *q, const struct mr_lpu_cmd_kv_write *cmd,
-		 uint32_t *result);
-int sim_kv_free(struct sim *sim, const struct mr_lpu_cmd_kv_free *cmd);
+int mr_sim_slot_set(struct sim *sim, const struct mr_lpu_cmd_slot_set *cmd);
+int mr_sim_kv_write(struct sim *sim, struct sim_queue *q, const struct mr_lpu_cmd_kv_write *cmd,
+		    uint32_t *result);
+int mr_sim_kv_free(struct sim *sim, const struct mr_lpu_cmd_kv_free *cmd);
 
 #endif /* MR_FIRMWARE_SIM_KV_H */

@@ -11,13 +11,13 @@
 
 #define PIECE_MAX (1ull << 30)
 
-void sim_program_drop(struct sim *sim)
+void mr_sim_program_drop(struct sim *sim)
 {
 	struct sim_program *p = &sim->program;
 
 	if (p->walker)
-		walker_destroy(p->walker);
-	sim_kv_destroy(&sim->kv);
+		mr_walker_destroy(p->walker);
+	mr_sim_kv_destroy(&sim->kv);
 	free(p->sample_scratch);
 	free(p->meta);
 	p->walker = NULL;
@@ -30,7 +30,7 @@ void sim_program_drop(struct sim *sim)
 static int drop_bad(struct sim *sim, int status)
 {
 	sim->counters.bad_container++;
-	sim_program_drop(sim);
+	mr_sim_program_drop(sim);
 	return status;
 }
 
@@ -42,7 +42,7 @@ static int begin(struct sim *sim, uint64_t bytes)
 		return MR_E_BUSY;
 	if (bytes < MR_PROG_DATA_ALIGN)
 		return MR_E_RANGE;
-	sim_program_drop(sim);
+	mr_sim_program_drop(sim);
 	p->meta = malloc(MR_PROG_DATA_ALIGN);
 	if (!p->meta)
 		return MR_E_NO_MEMORY;
@@ -103,7 +103,7 @@ static int64_t take_meta(struct sim *sim, uint64_t iova, uint64_t bytes)
 
 	if (n > bytes)
 		n = bytes;
-	status = sim_dma_read(&sim->dma, iova, p->meta + p->received, n);
+	status = mr_sim_dma_read(&sim->dma, iova, p->meta + p->received, n);
 	if (status)
 		return status;
 	p->received += n;
@@ -135,7 +135,7 @@ static int64_t take_data(struct sim *sim, uint64_t iova, uint64_t bytes)
 		if (n > sizeof(gap))
 			n = sizeof(gap);
 	}
-	status = sim_dma_read(&sim->dma, iova, to, n);
+	status = mr_sim_dma_read(&sim->dma, iova, to, n);
 	if (status)
 		return status;
 	crypto_hash_sha256_update(&p->hash, to, n);
@@ -188,29 +188,29 @@ static int activate(struct sim *sim)
 
 	if (p->state != SIM_PROGRAM_VERIFIED)
 		return MR_E_NOT_ACTIVE;
-	if (p->fault && sim_fault_apply(p->fault, &p->c, &sim->sram))
+	if (p->fault && mr_sim_fault_apply(p->fault, &p->c, &sim->sram))
 		return MR_E_NOT_FOUND;
-	status = sim_kv_create(sim);
+	status = mr_sim_kv_create(sim);
 	if (!status)
-		status = walker_create(&p->c, &sim->sram, sim->kernels, &p->walker);
+		status = mr_walker_create(&p->c, &sim->sram, sim->kernels, &p->walker);
 	scratch = (mr_sample_scratch(p->c.ref->vocab) + 63) / 64 * 64;
 	p->sample_scratch = aligned_alloc(64, scratch ? scratch : 64);
 	if (!status && !p->sample_scratch)
 		status = MR_E_NO_MEMORY;
 	if (status) {
-		sim_program_drop(sim);
+		mr_sim_program_drop(sim);
 		return status;
 	}
 	p->state = SIM_PROGRAM_ACTIVE;
 	return 0;
 }
 
-int sim_program_command(struct sim *sim, const struct mr_lpu_cmd_program *cmd)
+int mr_sim_program_command(struct sim *sim, const struct mr_lpu_cmd_program *cmd)
 {
 	int is_write = cmd->action == MR_LPU_PROGRAM_WRITE;
 	int is_begin = cmd->action == MR_LPU_PROGRAM_BEGIN;
 
-	if (cmd->reserved0 || !sim_zero(cmd->reserved, sizeof(cmd->reserved)) ||
+	if (cmd->reserved0 || !mr_sim_zero(cmd->reserved, sizeof(cmd->reserved)) ||
 	    (!is_write && (cmd->iova || cmd->offset)) || (!is_write && !is_begin && cmd->bytes))
 		return MR_E_INVALID;
 	switch (cmd->action) {

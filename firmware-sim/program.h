@@ -37,8 +37,8 @@ struct sim_program {
 	const char *fault; /* struct mr_sim_options.fault, checked, or NULL */
 };
 
-int sim_program_command(struct sim *sim, const struct mr_lpu_cmd_program *cmd);
+int mr_sim_program_command(struct sim *sim, const struct mr_lpu_cmd_program *cmd);
 /* Drops what is loaded or active. Slots must be gone. */
-void sim_program_drop(struct sim *sim);
+void mr_sim_program_drop(struct sim *sim);
 
 #endif /* MR_FIRMWARE_SIM_PROGRAM_H */

@@ -9,7 +9,7 @@
 
 #include "firmware-sim/device.h"
 
-int sim_zero(const void *p, size_t bytes)
+int mr_sim_zero(const void *p, size_t bytes)
 {
 	const uint8_t *b = p;
 
@@ -19,7 +19,7 @@ int sim_zero(const void *p, size_t bytes)
 	return 1;
 }
 
-int sim_refuse(struct sim *sim, int status)
+int mr_sim_refuse(struct sim *sim, int status)
 {
 	struct mr_lpu_counters *c = &sim->counters;
 
@@ -75,13 +75,13 @@ static void take_doorbells(struct sim *sim, struct sim_queue *q)
 		   q->record_tail - q->record_head, &q->bad_seen[2]);
 }
 
-uint32_t sim_queue_credit(struct sim *sim, struct sim_queue *q)
+uint32_t mr_sim_queue_credit(struct sim *sim, struct sim_queue *q)
 {
 	take_doorbells(sim, q);
 	return q->record_entries - (q->record_tail - q->record_head);
 }
 
-int sim_queue_ready(struct sim *sim, struct sim_queue *q)
+int mr_sim_queue_ready(struct sim *sim, struct sim_queue *q)
 {
 	if (!q->live)
 		return 0;
@@ -89,7 +89,7 @@ int sim_queue_ready(struct sim *sim, struct sim_queue *q)
 	if (q->cq_tail - q->cq_head >= q->entries)
 		return 0;
 	if (q->decode.active)
-		return sim_decode_ready(sim, q);
+		return mr_sim_decode_ready(sim, q);
 	return q->sq_tail != q->sq_head;
 }
 
@@ -122,8 +122,8 @@ static void complete(struct sim *sim, struct sim_queue *q, uint32_t request, int
 	};
 	uint64_t at = q->cq_iova + (uint64_t)(q->cq_tail % q->entries) * sizeof(entry);
 
-	sim_refuse(sim, status);
-	if (sim_dma_publish(&sim->dma, at, &entry, sizeof(entry))) {
+	mr_sim_refuse(sim, status);
+	if (mr_sim_dma_publish(&sim->dma, at, &entry, sizeof(entry))) {
 		sim->fatal = 1;
 		return;
 	}
@@ -132,14 +132,14 @@ static void complete(struct sim *sim, struct sim_queue *q, uint32_t request, int
 	interrupt(sim, q);
 }
 
-int sim_queue_record(struct sim *sim, struct sim_queue *q, struct mr_lpu_record *record)
+int mr_sim_queue_record(struct sim *sim, struct sim_queue *q, struct mr_lpu_record *record)
 {
 	uint64_t at =
 		q->record_iova + (uint64_t)(q->record_tail % q->record_entries) * sizeof(*record);
 
 	/* Never 0: a ring has 2 entries or more, so laps end before 2^32. */
 	record->phase = q->record_tail / q->record_entries + 1;
-	int status = sim_dma_publish(&sim->dma, at, record, sizeof(*record));
+	int status = mr_sim_dma_publish(&sim->dma, at, record, sizeof(*record));
 	if (status)
 		return status;
 	q->record_tail++;
@@ -148,7 +148,7 @@ int sim_queue_record(struct sim *sim, struct sim_queue *q, struct mr_lpu_record 
 	return 0;
 }
 
-int sim_queue_run(struct sim *sim, struct sim_queue *q)
+int mr_sim_queue_run(struct sim *sim, struct sim_queue *q)
 {
 	struct mr_lpu_command cmd;
 	uint32_t result = 0;
@@ -156,13 +156,13 @@ int sim_queue_run(struct sim *sim, struct sim_queue *q)
 
 	if (q->decode.active) {
 		uint32_t request = q->decode.request;
-		status = sim_decode_step(sim, q, &result);
+		status = mr_sim_decode_step(sim, q, &result);
 		if (status != SIM_RUNNING)
 			complete(sim, q, request, status, result);
 		return 1;
 	}
 	uint64_t at = q->sq_iova + (uint64_t)(q->sq_head % q->entries) * sizeof(cmd);
-	if (sim_dma_read(&sim->dma, at, &cmd, sizeof(cmd))) {
+	if (mr_sim_dma_read(&sim->dma, at, &cmd, sizeof(cmd))) {
 		sim->fatal = 1;
 		return 1;
 	}
@@ -171,17 +171,17 @@ int sim_queue_run(struct sim *sim, struct sim_queue *q)
 	if (cmd.head.flags)
 		status = MR_E_INVALID;
 	else if (q->index == 0)
-		status = sim_admin_command(sim, &cmd, &result);
+		status = mr_sim_admin_command(sim, &cmd, &result);
 	else
-		status = sim_io_command(sim, q, &cmd, &result);
+		status = mr_sim_io_command(sim, q, &cmd, &result);
 	/* QUEUE_DELETE or a fatal fault may have ended this queue. */
 	if (status != SIM_RUNNING && q->live)
 		complete(sim, q, cmd.head.request, status, result);
 	return 1;
 }
 
-void sim_queue_stop(struct sim *sim, struct sim_queue *q)
+void mr_sim_queue_stop(struct sim *sim, struct sim_queue *q)
 {
-	sim_decode_stop(&q->decode);
+	mr_sim_decode_stop(&q->decode);
 	q->live = 0;
 }

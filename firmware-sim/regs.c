@@ -23,7 +23,7 @@ static uint32_t load(const uint32_t *p)
 	return __atomic_load_n(p, __ATOMIC_SEQ_CST);
 }
 
-uint32_t sim_reg_read(struct sim *sim, uint32_t offset)
+uint32_t mr_sim_reg_read(struct sim *sim, uint32_t offset)
 {
 	struct sim_regs *r = &sim->regs;
 
@@ -58,7 +58,7 @@ uint32_t sim_reg_read(struct sim *sim, uint32_t offset)
 	}
 }
 
-void sim_reg_write(struct sim *sim, uint32_t offset, uint32_t value)
+void mr_sim_reg_write(struct sim *sim, uint32_t offset, uint32_t value)
 {
 	struct sim_regs *r = &sim->regs;
 	uint32_t *word = NULL;
@@ -66,7 +66,7 @@ void sim_reg_write(struct sim *sim, uint32_t offset, uint32_t value)
 	switch (offset) {
 	case MR_LPU_REG_CONTROL:
 		__atomic_store_n(&r->control, value & MR_LPU_CONTROL_ENABLE, __ATOMIC_SEQ_CST);
-		sim_wake(sim);
+		mr_sim_wake(sim);
 		return;
 	case MR_LPU_REG_ADMIN_ENTRIES:
 		word = &r->admin_entries;
@@ -84,7 +84,7 @@ void sim_reg_write(struct sim *sim, uint32_t offset, uint32_t value)
 		__atomic_store_n(word, value, __ATOMIC_SEQ_CST);
 }
 
-void sim_doorbell(struct sim *sim, uint32_t queue, uint32_t offset, uint32_t value)
+void mr_sim_doorbell(struct sim *sim, uint32_t queue, uint32_t offset, uint32_t value)
 {
 	if (queue > SIM_IO_QUEUES)
 		return;
@@ -106,7 +106,7 @@ void sim_doorbell(struct sim *sim, uint32_t queue, uint32_t offset, uint32_t val
 	default:
 		return;
 	}
-	sim_wake(sim);
+	mr_sim_wake(sim);
 }
 
 static uint64_t iova_of(const uint32_t words[2])
@@ -141,7 +141,7 @@ static void enable(struct sim *sim)
 	__atomic_store_n(&r->status, MR_LPU_STATUS_READY, __ATOMIC_SEQ_CST);
 }
 
-int sim_regs_poll(struct sim *sim)
+int mr_sim_regs_poll(struct sim *sim)
 {
 	struct sim_regs *r = &sim->regs;
 	uint32_t want = load(&r->control) & MR_LPU_CONTROL_ENABLE;
@@ -157,7 +157,7 @@ int sim_regs_poll(struct sim *sim)
 		return 1;
 	}
 	if (!want && status) {
-		sim_disable(sim);
+		mr_sim_disable(sim);
 		__atomic_store_n(&r->status, 0, __ATOMIC_SEQ_CST);
 		return 1;
 	}

@@ -20,11 +20,11 @@ struct sim_regs {
 };
 
 /* Any thread. */
-uint32_t sim_reg_read(struct sim *sim, uint32_t offset);
-void sim_reg_write(struct sim *sim, uint32_t offset, uint32_t value);
-void sim_doorbell(struct sim *sim, uint32_t queue, uint32_t offset, uint32_t value);
+uint32_t mr_sim_reg_read(struct sim *sim, uint32_t offset);
+void mr_sim_reg_write(struct sim *sim, uint32_t offset, uint32_t value);
+void mr_sim_doorbell(struct sim *sim, uint32_t queue, uint32_t offset, uint32_t value);
 
 /* The device's thread: acts on a change of CONTROL. Returns 1 where there was one. */
-int sim_regs_poll(struct sim *sim);
+int mr_sim_regs_poll(struct sim *sim);
 
 #endif /* MR_FIRMWARE_SIM_REGS_H */

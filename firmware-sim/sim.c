@@ -15,31 +15,31 @@
 
 static uint32_t port_reg_read(void *ctx, uint32_t offset)
 {
-	return sim_reg_read(ctx, offset);
+	return mr_sim_reg_read(ctx, offset);
 }
 
 static void port_reg_write(void *ctx, uint32_t offset, uint32_t value)
 {
-	sim_reg_write(ctx, offset, value);
+	mr_sim_reg_write(ctx, offset, value);
 }
 
 static void port_doorbell(void *ctx, uint32_t queue, uint32_t offset, uint32_t value)
 {
-	sim_doorbell(ctx, queue, offset, value);
+	mr_sim_doorbell(ctx, queue, offset, value);
 }
 
 static int port_dma_map(void *ctx, uint64_t iova, void *base, size_t bytes, uint32_t access)
 {
 	struct sim *sim = ctx;
 
-	return sim_dma_map(&sim->dma, iova, base, bytes, access);
+	return mr_sim_dma_map(&sim->dma, iova, base, bytes, access);
 }
 
 static int port_dma_unmap(void *ctx, uint64_t iova)
 {
 	struct sim *sim = ctx;
 
-	return sim_dma_unmap(&sim->dma, iova);
+	return mr_sim_dma_unmap(&sim->dma, iova);
 }
 
 static int port_irq(void *ctx, uint32_t vector, int fd)
@@ -54,9 +54,9 @@ static int port_irq(void *ctx, uint32_t vector, int fd)
 
 static void destroy(struct sim *sim)
 {
-	sim_program_drop(sim);
-	sim_sram_fini(&sim->sram);
-	sim_dma_fini(&sim->dma);
+	mr_sim_program_drop(sim);
+	mr_sim_sram_fini(&sim->sram);
+	mr_sim_dma_fini(&sim->dma);
 	free(sim->chip_text);
 	free(sim);
 }
@@ -65,8 +65,8 @@ static void port_close(void *ctx)
 {
 	struct sim *sim = ctx;
 
-	sim_thread_stop(sim);
-	sim_disable(sim);
+	mr_sim_thread_stop(sim);
+	mr_sim_disable(sim);
 	destroy(sim);
 }
 
@@ -100,7 +100,7 @@ static int read_file(const char *path, char **text, uint32_t *bytes)
 static int load_chip(struct sim *sim, const struct mr_sim_options *o)
 {
 	const char *name = o->chip_path ? o->chip_path : "mr1";
-	const struct sim_builtin_chip *b = sim_builtin_chip(name);
+	const struct mr_sim_builtin_chip *b = mr_sim_builtin_chip(name);
 	int status = 0;
 
 	if (b) {
@@ -136,12 +136,12 @@ static int init(struct sim *sim, const struct mr_sim_options *o)
 		snprintf(o->why, o->why_bytes, "chips, slots, fault or kernels");
 	if (sim->chips > SIM_CHIPS_MAX || sim->slots_max > 65536)
 		return MR_E_INVALID;
-	if (o->fault && sim_fault_check(o->fault))
+	if (o->fault && mr_sim_fault_check(o->fault))
 		return MR_E_INVALID;
 	sim->kernels = mr_kernels_select(o->kernels);
 	if (!sim->kernels)
 		return MR_E_NOT_SUPPORTED;
-	return sim_sram_init(&sim->sram, sim->chips, sim->chip.sram_bytes);
+	return mr_sim_sram_init(&sim->sram, sim->chips, sim->chip.sram_bytes);
 }
 
 int mr_sim_create(const struct mr_sim_options *options, struct mr_lpu_port *port)
@@ -151,13 +151,13 @@ int mr_sim_create(const struct mr_sim_options *options, struct mr_lpu_port *port
 
 	if (!sim)
 		return MR_E_NO_MEMORY;
-	if (sodium_init() < 0 || sim_dma_init(&sim->dma)) {
+	if (sodium_init() < 0 || mr_sim_dma_init(&sim->dma)) {
 		free(sim);
 		return MR_E_NO_MEMORY;
 	}
 	status = init(sim, options);
 	if (!status)
-		status = sim_thread_start(sim, options->cpu);
+		status = mr_sim_thread_start(sim, options->cpu);
 	if (status) {
 		destroy(sim);
 		return status;

@@ -6,7 +6,7 @@
 
 #include <millrace/status.h>
 
-int sim_sram_init(struct sim_sram *sram, uint32_t chips, uint64_t bytes)
+int mr_sim_sram_init(struct sim_sram *sram, uint32_t chips, uint64_t bytes)
 {
 	memset(sram, 0, sizeof(*sram));
 	sram->bytes = bytes;
@@ -22,7 +22,7 @@ int sim_sram_init(struct sim_sram *sram, uint32_t chips, uint64_t bytes)
 	return 0;
 }
 
-void sim_sram_fini(struct sim_sram *sram)
+void mr_sim_sram_fini(struct sim_sram *sram)
 {
 	for (uint32_t c = 0; c < sram->chips; c++)
 		munmap(sram->chip[c], sram->bytes);

@@ -13,9 +13,9 @@ struct sim_sram {
 	uint32_t chips;
 };
 
-/* 0 or MR_E_NO_MEMORY; after either, sim_sram_fini. */
-int sim_sram_init(struct sim_sram *sram, uint32_t chips, uint64_t bytes);
-void sim_sram_fini(struct sim_sram *sram);
+/* 0 or MR_E_NO_MEMORY; after either, mr_sim_sram_fini. */
+int mr_sim_sram_init(struct sim_sram *sram, uint32_t chips, uint64_t bytes);
+void mr_sim_sram_fini(struct sim_sram *sram);
 
 /* The byte at @address of @chip; both were checked by the container's verifier. */
 static inline uint8_t *sim_sram_at(const struct sim_sram *sram, uint32_t chip, uint64_t address)

@@ -18,7 +18,7 @@ static long futex(uint32_t *word, int op, uint32_t value, const struct timespec 
 	return syscall(SYS_futex, word, op, value, timeout, NULL, 0);
 }
 
-void sim_wake(struct sim *sim)
+void mr_sim_wake(struct sim *sim)
 {
 	/* [A] pairs with [B]: the caller's store came before this load, both seq_cst. */
 	if (__atomic_load_n(&sim->parked, __ATOMIC_SEQ_CST)) {
@@ -29,11 +29,11 @@ void sim_wake(struct sim *sim)
 
 static int turn(struct sim *sim)
 {
-	int work = sim_regs_poll(sim);
+	int work = mr_sim_regs_poll(sim);
 
 	for (uint32_t i = 0; i <= SIM_IO_QUEUES && !sim->fatal; i++)
-		if (sim_queue_ready(sim, &sim->queue[i]))
-			work |= sim_queue_run(sim, &sim->queue[i]);
+		if (mr_sim_queue_ready(sim, &sim->queue[i]))
+			work |= mr_sim_queue_run(sim, &sim->queue[i]);
 	__atomic_store_n(&sim->regs.heartbeat, sim->regs.heartbeat + 1, __ATOMIC_RELAXED);
 	return work;
 }
@@ -46,7 +46,7 @@ static int must_run(struct sim *sim)
 	if (__atomic_load_n(&sim->stop, __ATOMIC_SEQ_CST) || !want != !status)
 		return 1;
 	for (uint32_t i = 0; i <= SIM_IO_QUEUES && !sim->fatal; i++)
-		if (sim_queue_ready(sim, &sim->queue[i]))
+		if (mr_sim_queue_ready(sim, &sim->queue[i]))
 			return 1;
 	return 0;
 }
@@ -95,7 +95,7 @@ static void *run(void *arg)
 	return NULL;
 }
 
-int sim_thread_start(struct sim *sim, int cpu)
+int mr_sim_thread_start(struct sim *sim, int cpu)
 {
 	if (pthread_create(&sim->thread, NULL, run, sim))
 		return MR_E_NO_MEMORY;
@@ -109,9 +109,9 @@ int sim_thread_start(struct sim *sim, int cpu)
 	return 0;
 }
 
-void sim_thread_stop(struct sim *sim)
+void mr_sim_thread_stop(struct sim *sim)
 {
 	__atomic_store_n(&sim->stop, 1, __ATOMIC_SEQ_CST);
-	sim_wake(sim);
+	mr_sim_wake(sim);
 	pthread_join(sim->thread, NULL);
 }

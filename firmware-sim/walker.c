@@ -26,8 +26,8 @@ static float *floats(uint64_t n)
 	return aligned_alloc(64, (n * sizeof(float) + 63) / 64 * 64);
 }
 
-int walker_create(const struct mr_container *c, const struct sim_sram *sram,
-		  const struct mr_kernels *kernels, struct walker **out)
+int mr_walker_create(const struct mr_container *c, const struct sim_sram *sram,
+		     const struct mr_kernels *kernels, struct walker **out)
 {
 	const struct mr_ref_header *r = c->ref;
 	uint32_t batch = c->header->batch;
@@ -56,14 +56,14 @@ int walker_create(const struct mr_container *c, const struct sim_sram *sram,
 	w->logits = floats((uint64_t)batch * r->vocab);
 	if (!w->rows || !w->ids || !w->x || !w->logits ||
 	    mr_workspace_create(&w->shape, batch, r->context, &w->ws)) {
-		walker_destroy(w);
+		mr_walker_destroy(w);
 		return MR_E_NO_MEMORY;
 	}
 	*out = w;
 	return 0;
 }
 
-void walker_destroy(struct walker *w)
+void mr_walker_destroy(struct walker *w)
 {
 	if (w->ws)
 		mr_workspace_destroy(w->ws);
@@ -117,7 +117,7 @@ static void layer(struct walker *w, const struct mr_ref_op *op, const struct wal
 	mr_layer_forward(w->kernels, &w->shape, &l, w->rows, n, kv_offset, w->x, w->ws);
 }
 
-const float *walker_step(struct walker *w, const struct walker_row *rows, uint32_t n)
+const float *mr_walker_step(struct walker *w, const struct walker_row *rows, uint32_t n)
 {
 	for (uint32_t i = 0; i < n; i++)
 		w->ids[i] = rows[i].token;

@@ -22,11 +22,11 @@ struct walker_row {
 };
 
 /* For a verified container, which must stay. Rows: up to its batch. 0 or MR_E_NO_MEMORY. */
-int walker_create(const struct mr_container *c, const struct sim_sram *sram,
-		  const struct mr_kernels *kernels, struct walker **walker);
-void walker_destroy(struct walker *walker);
+int mr_walker_create(const struct mr_container *c, const struct sim_sram *sram,
+		     const struct mr_kernels *kernels, struct walker **walker);
+void mr_walker_destroy(struct walker *walker);
 
 /* Writes KV of every row and returns logits (n, vocab), the walker's until the next step. */
-const float *walker_step(struct walker *walker, const struct walker_row *rows, uint32_t n);
+const float *mr_walker_step(struct walker *walker, const struct walker_row *rows, uint32_t n);
 
 #endif /* MR_FIRMWARE_SIM_WALKER_H */

@@ -112,7 +112,7 @@ static int refuse(struct job *j, const struct place_sizes *sizes, uint32_t least
 	struct placement other;
 
 	for (uint32_t n = 1; n <= PLACE_CHIPS_MAX && !fit->chips_least; n++)
-		if (place_layers(sizes, j->opt->chip->sram_bytes, n, least, &other))
+		if (mr_place_layers(sizes, j->opt->chip->sram_bytes, n, least, &other))
 			fit->chips_least = n;
 	mr_why(j->why, 0,
 	       "does not fit: %llu bytes of matrices, %llu of norms and %llu of KV for one context "
@@ -157,14 +157,14 @@ static int place(struct job *j)
 		.kv_layer = mr_kv_layer_bytes(&m->shape),
 	};
 	fit->kv_least = least * sizes.kv_layer * sizes.layers;
-	if (!place_layers(&sizes, j->opt->chip->sram_bytes, j->opt->chips, least, &j->place))
+	if (!mr_place_layers(&sizes, j->opt->chip->sram_bytes, j->opt->chips, least, &j->place))
 		return refuse(j, &sizes, least);
 	fit->kv_blocks = j->place.kv_blocks;
 	fit->kv = fit->kv_blocks * sizes.kv_layer * sizes.layers;
 	fit->chips_least = j->opt->chips;
 	for (uint32_t n = 1; n < j->opt->chips; n++) {
 		struct placement other;
-		if (place_layers(&sizes, j->opt->chip->sram_bytes, n, least, &other)) {
+		if (mr_place_layers(&sizes, j->opt->chip->sram_bytes, n, least, &other)) {
 			fit->chips_least = n;
 			break;
 		}
@@ -272,7 +272,7 @@ static void put_tables(struct job *j)
 	};
 	view.chips = (struct mr_ref_chip *)(view.ref + 1);
 	view.ops = (struct mr_ref_op *)(view.chips + view.ref->chips);
-	cost_claim(&view, j->opt->chip, claim);
+	mr_cost_claim(&view, j->opt->chip, claim);
 }
 
 static void pack_weights(struct job *j)

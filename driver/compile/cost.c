@@ -52,8 +52,8 @@ static void add_layer(const struct mr_container *c, const struct mr_ref_op *op,
 	claim->tile += ceil_div(query, chip->vector_lanes) + chip->vector_latency;
 }
 
-void cost_claim(const struct mr_container *c, const struct mr_chip *chip,
-		struct mr_prog_claim *claim)
+void mr_cost_claim(const struct mr_container *c, const struct mr_chip *chip,
+		   struct mr_prog_claim *claim)
 {
 	const struct mr_ref_header *r = c->ref;
 

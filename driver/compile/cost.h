@@ -20,7 +20,7 @@
 #include "userlib/spec/container.h"
 
 /* Fills base, slot, block and tile of @claim for an otherwise complete container. */
-void cost_claim(const struct mr_container *c, const struct mr_chip *chip,
-		struct mr_prog_claim *claim);
+void mr_cost_claim(const struct mr_container *c, const struct mr_chip *chip,
+		   struct mr_prog_claim *claim);
 
 #endif /* MR_DRIVER_COMPILE_COST_H */

@@ -31,8 +31,8 @@ static int fill(const struct place_sizes *s, uint64_t sram, uint32_t chips, uint
 	return layer == s->layers;
 }
 
-int place_layers(const struct place_sizes *s, uint64_t sram, uint32_t chips, uint32_t least,
-		 struct placement *out)
+int mr_place_layers(const struct place_sizes *s, uint64_t sram, uint32_t chips, uint32_t least,
+		    struct placement *out)
 {
 	uint64_t lo = least, hi = BLOCKS_MAX;
 

@@ -27,7 +27,7 @@ struct placement {
 };
 
 /* 1 and the placement with most KV blocks, at least @blocks_least; 0 where none has that many. */
-int place_layers(const struct place_sizes *sizes, uint64_t sram_bytes, uint32_t chips,
-		 uint32_t blocks_least, struct placement *out);
+int mr_place_layers(const struct place_sizes *sizes, uint64_t sram_bytes, uint32_t chips,
+		    uint32_t blocks_least, struct placement *out);
 
 #endif /* MR_DRIVER_COMPILE_PLACE_H */

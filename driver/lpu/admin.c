@@ -6,7 +6,7 @@
 
 #include "driver/lpu/internal.h"
 
-uint64_t lpu_now_ns(void)
+uint64_t mr_lpu_now_ns(void)
 {
 	struct timespec t;
 
@@ -24,7 +24,7 @@ static void nap(void)
 static int wait_ready(struct lpu *lpu, uint32_t want)
 {
 	uint64_t ms = lpu->bus->ops->reg_read(lpu->bus, MR_LPU_REG_TIMEOUT_MS);
-	uint64_t until = lpu_now_ns() + (ms < 60000 ? ms : 60000) * 1000000;
+	uint64_t until = mr_lpu_now_ns() + (ms < 60000 ? ms : 60000) * 1000000;
 
 	for (;;) {
 		uint32_t status = lpu->bus->ops->reg_read(lpu->bus, MR_LPU_REG_STATUS);
@@ -32,7 +32,7 @@ static int wait_ready(struct lpu *lpu, uint32_t want)
 			return MR_E_DEVICE;
 		if ((status & MR_LPU_STATUS_READY) == want)
 			return 0;
-		if (lpu_now_ns() > until)
+		if (mr_lpu_now_ns() > until)
 			return MR_E_TIMEOUT;
 		nap();
 	}
@@ -44,13 +44,13 @@ static void write_iova(struct lpu *lpu, uint32_t reg, uint64_t iova)
 	lpu->bus->ops->reg_write(lpu->bus, reg + 4, (uint32_t)(iova >> 32));
 }
 
-void lpu_disable(struct lpu *lpu)
+void mr_lpu_disable(struct lpu *lpu)
 {
 	lpu->bus->ops->reg_write(lpu->bus, MR_LPU_REG_CONTROL, 0);
 	wait_ready(lpu, 0);
 }
 
-int lpu_enable(struct lpu *lpu)
+int mr_lpu_enable(struct lpu *lpu)
 {
 	const struct mr_bus_ops *ops = lpu->bus->ops;
 
@@ -58,7 +58,7 @@ int lpu_enable(struct lpu *lpu)
 	    ops->reg_read(lpu->bus, MR_LPU_REG_VERSION) >> 16 != MR_LPU_VERSION >> 16)
 		return MR_E_VERSION;
 	if (ops->reg_read(lpu->bus, MR_LPU_REG_STATUS))
-		lpu_disable(lpu);
+		mr_lpu_disable(lpu);
 	memset(lpu->admin_cq, 0, ADMIN_ENTRIES * sizeof(*lpu->admin_cq));
 	lpu->admin_tail = lpu->admin_head = 0;
 	ops->reg_write(lpu->bus, MR_LPU_REG_ADMIN_ENTRIES, ADMIN_ENTRIES);
@@ -68,20 +68,20 @@ int lpu_enable(struct lpu *lpu)
 	return wait_ready(lpu, MR_LPU_STATUS_READY);
 }
 
-int lpu_admin(struct lpu *lpu, void *command, uint32_t *result)
+int mr_lpu_admin(struct lpu *lpu, void *command, uint32_t *result)
 {
 	struct mr_lpu_head *head = command;
 	uint32_t at = lpu->admin_tail % ADMIN_ENTRIES;
 	struct mr_lpu_completion *done = &lpu->admin_cq[lpu->admin_head % ADMIN_ENTRIES];
 	uint32_t phase = !(lpu->admin_head / ADMIN_ENTRIES & 1);
-	uint64_t until = lpu_now_ns() + lpu->timeout_ns;
+	uint64_t until = mr_lpu_now_ns() + lpu->timeout_ns;
 
 	head->request = lpu->admin_tail;
 	memcpy(&lpu->admin_sq[at], command, sizeof(lpu->admin_sq[at]));
 	lpu->bus->ops->doorbell(lpu->bus, 0, MR_LPU_DB_SQ_TAIL, ++lpu->admin_tail);
 	/* Pairs with the device's write of the phase, last of the entry. */
 	while ((__atomic_load_n(&done->phase, __ATOMIC_ACQUIRE) & 1) != phase) {
-		if (lpu_now_ns() > until)
+		if (mr_lpu_now_ns() > until)
 			return MR_E_TIMEOUT;
 		nap();
 	}
@@ -99,7 +99,7 @@ static int text_ends(const char *text, size_t bytes)
 	return memchr(text, 0, bytes) != NULL;
 }
 
-int lpu_identify(struct lpu *lpu)
+int mr_lpu_read_identity(struct lpu *lpu)
 {
 	struct mr_lpu_identify *id = &lpu->id;
 	struct mr_lpu_cmd_identify cmd = {
@@ -107,7 +107,7 @@ int lpu_identify(struct lpu *lpu)
 		.iova = lpu->readback->iova,
 		.bytes = sizeof(*id),
 	};
-	int status = lpu_admin(lpu, &cmd, NULL);
+	int status = mr_lpu_admin(lpu, &cmd, NULL);
 
 	if (status)
 		return status;
@@ -125,7 +125,7 @@ int lpu_identify(struct lpu *lpu)
 	return 0;
 }
 
-int lpu_read_chip(struct lpu *lpu)
+int mr_lpu_read_chip(struct lpu *lpu)
 {
 	struct mr_lpu_cmd_get_log cmd = {
 		.head.opcode = MR_LPU_GET_LOG,
@@ -134,7 +134,7 @@ int lpu_read_chip(struct lpu *lpu)
 		.log = MR_LPU_LOG_CHIP,
 	};
 	uint32_t bytes;
-	int status = lpu_admin(lpu, &cmd, &bytes);
+	int status = mr_lpu_admin(lpu, &cmd, &bytes);
 
 	if (status)
 		return status;

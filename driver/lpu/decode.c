@@ -17,7 +17,7 @@ static int check(const struct lpu *lpu, const struct mr_decode_entry *entries, u
 		return MR_E_RANGE;
 	for (uint32_t i = 0; i < count; i++) {
 		const struct mr_decode_entry *e = &entries[i];
-		int status = lpu_slot_check(lpu, e->slot);
+		int status = mr_lpu_slot_check(lpu, e->slot);
 		if (status)
 			return status;
 		const struct slot *s = &lpu->slots[e->slot.index];
@@ -55,8 +55,8 @@ static int take_room(struct lpu *lpu, uint32_t count, uint64_t forced, uint64_t 
 	return 0;
 }
 
-int lpu_decode(struct mr_device *dev, const struct mr_decode_entry *entries, uint32_t count,
-	       uint32_t steps, uint64_t tag)
+int mr_lpu_decode(struct mr_device *dev, const struct mr_decode_entry *entries, uint32_t count,
+		  uint32_t steps, uint64_t tag)
 {
 	struct lpu *lpu = lpu_of(dev);
 	uint64_t forced, rows;
@@ -66,7 +66,7 @@ int lpu_decode(struct mr_device *dev, const struct mr_decode_entry *entries, uin
 
 	if (status)
 		return status;
-	struct mr_lpu_cmd_decode *cmd = (void *)lpu_next(lpu, lpu->slots_open, &p);
+	struct mr_lpu_cmd_decode *cmd = (void *)mr_lpu_next(lpu, lpu->slots_open, &p);
 	if (!cmd)
 		return MR_E_FULL;
 	status = take_room(lpu, count, forced, rows, &room);
@@ -111,6 +111,6 @@ int lpu_decode(struct mr_device *dev, const struct mr_decode_entry *entries, uin
 	p->entry_first = (uint32_t)room.entries;
 	p->entry_count = count;
 	p->steps = steps;
-	lpu_submit(lpu, 1); /* somebody waits for a token: no batching of this doorbell */
+	mr_lpu_submit(lpu, 1); /* somebody waits for a token: no batching of this doorbell */
 	return 0;
 }

@@ -115,48 +115,49 @@ static inline struct lpu *lpu_of(struct mr_device *dev)
 	return (struct lpu *)dev; /* dev is the first member */
 }
 
-uint64_t lpu_now_ns(void);
+uint64_t mr_lpu_now_ns(void);
 
 /* admin.c */
-int lpu_enable(struct lpu *lpu);
-void lpu_disable(struct lpu *lpu);
+int mr_lpu_enable(struct lpu *lpu);
+void mr_lpu_disable(struct lpu *lpu);
 /*
  * Runs one admin command and waits for it, sleeping between looks. 0 and *result, the device's status, or
  * MR_E_TIMEOUT, MR_E_PROTOCOL. @result may be NULL. request is filled in.
  */
-int lpu_admin(struct lpu *lpu, void *command, uint32_t *result);
-int lpu_identify(struct lpu *lpu);
-int lpu_read_chip(struct lpu *lpu);
+int mr_lpu_admin(struct lpu *lpu, void *command, uint32_t *result);
+int mr_lpu_read_identity(struct lpu *lpu);
+int mr_lpu_read_chip(struct lpu *lpu);
 
 /* queue.c: the I/O queue */
-int lpu_queue_init(struct lpu *lpu);   /* memory; once */
-int lpu_queue_create(struct lpu *lpu); /* on the device, after each enable */
+int mr_lpu_queue_init(struct lpu *lpu);   /* memory; once */
+int mr_lpu_queue_create(struct lpu *lpu); /* on the device, after each enable */
 /* Place and pending record of the next command, or NULL where the queue is full. */
-struct mr_lpu_command *lpu_next(struct lpu *lpu, uint32_t keep, struct pending **pending);
-/* Hands the command that lpu_next gave over; @now = 1 rings the doorbell at once. */
-void lpu_submit(struct lpu *lpu, int now);
-void lpu_ring(struct lpu *lpu); /* tells the device what it has not been told */
+struct mr_lpu_command *mr_lpu_next(struct lpu *lpu, uint32_t keep, struct pending **pending);
+/* Hands the command that mr_lpu_next gave over; @now = 1 rings the doorbell at once. */
+void mr_lpu_submit(struct lpu *lpu, int now);
+void mr_lpu_ring(struct lpu *lpu); /* tells the device what it has not been told */
 
 /* program.c */
-int lpu_load(struct mr_device *dev, const struct mr_model *model,
-	     void (*progress)(void *arg, unsigned percent), void *arg);
+int mr_lpu_load(struct mr_device *dev, const struct mr_model *model,
+		void (*progress)(void *arg, unsigned percent), void *arg);
 
 /* slots.c */
-int lpu_slot_open(struct mr_device *dev, const struct mr_slot_config *config, struct mr_slot *slot);
-int lpu_slot_close(struct mr_device *dev, struct mr_slot slot);
-int lpu_kv_import(struct mr_device *dev, struct mr_slot slot, const struct mr_kv_desc *descs,
-		  uint32_t count, uint64_t tag);
+int mr_lpu_slot_open(struct mr_device *dev, const struct mr_slot_config *config,
+		     struct mr_slot *slot);
+int mr_lpu_slot_close(struct mr_device *dev, struct mr_slot slot);
+int mr_lpu_kv_import(struct mr_device *dev, struct mr_slot slot, const struct mr_kv_desc *descs,
+		     uint32_t count, uint64_t tag);
 /* 0, MR_E_NOT_ACTIVE or MR_E_STALE. */
-int lpu_slot_check(const struct lpu *lpu, struct mr_slot slot);
+int mr_lpu_slot_check(const struct lpu *lpu, struct mr_slot slot);
 
 /* decode.c */
-int lpu_decode(struct mr_device *dev, const struct mr_decode_entry *entries, uint32_t count,
-	       uint32_t steps, uint64_t tag);
+int mr_lpu_decode(struct mr_device *dev, const struct mr_decode_entry *entries, uint32_t count,
+		  uint32_t steps, uint64_t tag);
 
 /* poll.c */
-int lpu_poll(struct mr_device *dev, struct mr_event *events, uint32_t max);
-int lpu_arm(struct mr_device *dev);
+int mr_lpu_poll(struct mr_device *dev, struct mr_event *events, uint32_t max);
+int mr_lpu_arm(struct mr_device *dev);
 /* Waits for commands that make no event. MR_E_BUSY where others are under way or events wait. May sleep. */
-int lpu_settle(struct lpu *lpu);
+int mr_lpu_settle(struct lpu *lpu);
 
 #endif /* MR_DRIVER_LPU_INTERNAL_H */

@@ -29,7 +29,7 @@ static int lpu_reset(struct mr_device *dev)
 
 	if (lpu->ended_next < lpu->ended_count)
 		return MR_E_BUSY; /* poll first: the events of the last reset wait */
-	lpu_disable(lpu);
+	mr_lpu_disable(lpu);
 	lpu->ended_next = lpu->ended_count = 0;
 	for (uint32_t i = lpu->cq_head; i != lpu->sq_tail; i++)
 		lpu->ended[lpu->ended_count++] = lpu->pending[i % lpu->entries];
@@ -38,9 +38,9 @@ static int lpu_reset(struct mr_device *dev)
 		lpu->slots[i].open = 0;
 	lpu->slots_open = 0;
 	lpu->kv_free = lpu->kv_blocks;
-	status = lpu_enable(lpu);
+	status = mr_lpu_enable(lpu);
 	if (!status)
-		status = lpu_queue_create(lpu);
+		status = mr_lpu_queue_create(lpu);
 	lpu->lost = status;
 	return status;
 }
@@ -68,7 +68,7 @@ static void lpu_close(struct mr_device *dev)
 {
 	struct lpu *lpu = lpu_of(dev);
 
-	lpu_disable(lpu);
+	mr_lpu_disable(lpu);
 	mr_arena_remove_consumer(lpu->arena, lpu);
 	lpu->bus->ops->close(lpu->bus);
 	destroy(lpu);
@@ -80,19 +80,19 @@ static const struct mr_admin_ops admin_ops = {
 	.close = lpu_close,
 };
 static const struct mr_memory_ops memory_ops = {
-	.slot_open = lpu_slot_open,
-	.slot_close = lpu_slot_close,
+	.slot_open = mr_lpu_slot_open,
+	.slot_close = mr_lpu_slot_close,
 	.kv_export = mr_unsupported_kv_export,
-	.kv_import = lpu_kv_import,
+	.kv_import = mr_lpu_kv_import,
 	.kv_fork = mr_unsupported_kv_fork,
 };
 static const struct mr_work_ops work_ops = {
-	.load = lpu_load,
+	.load = mr_lpu_load,
 	.prefill = mr_unsupported_prefill,
-	.decode = lpu_decode,
+	.decode = mr_lpu_decode,
 	.score = mr_unsupported_score,
-	.poll = lpu_poll,
-	.arm = lpu_arm,
+	.poll = mr_lpu_poll,
+	.arm = mr_lpu_arm,
 };
 
 static uint32_t power_of_two(uint32_t at_least, uint32_t at_most)
@@ -107,18 +107,18 @@ static uint32_t power_of_two(uint32_t at_least, uint32_t at_most)
 static int bring_up(struct lpu *lpu)
 {
 	struct mr_caps *caps = &lpu->dev.caps;
-	int status = lpu_enable(lpu);
+	int status = mr_lpu_enable(lpu);
 
 	if (!status)
-		status = lpu_identify(lpu);
+		status = mr_lpu_read_identity(lpu);
 	if (!status)
-		status = lpu_read_chip(lpu);
+		status = mr_lpu_read_chip(lpu);
 	/* The device's word on rings is known only now; they were made no larger than any may be. */
 	if (!status && (lpu->entries > lpu->id.ring_entries_max ||
 			lpu->record_entries > lpu->id.ring_entries_max))
 		status = MR_E_NOT_SUPPORTED;
 	if (!status)
-		status = lpu_queue_create(lpu);
+		status = mr_lpu_queue_create(lpu);
 	if (status)
 		return status;
 	caps->slots = lpu->id.slots_max < lpu->entries / 2 ? lpu->id.slots_max : lpu->entries / 2;
@@ -168,11 +168,11 @@ int mr_lpu_open(const struct mr_lpu_options *options, struct mr_device **dev)
 		destroy(lpu);
 		return status;
 	}
-	status = lpu_queue_init(lpu);
+	status = mr_lpu_queue_init(lpu);
 	if (!status)
 		status = bring_up(lpu);
 	if (status) {
-		lpu_disable(lpu);
+		mr_lpu_disable(lpu);
 		mr_arena_remove_consumer(lpu->arena, lpu);
 		destroy(lpu);
 		return status;

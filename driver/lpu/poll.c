@@ -6,6 +6,7 @@
  * Which DECODE does a visible record belong to? Records of a DECODE are visible before its completion, that
  * before the records of the next. So: see the record (acquire), then look at the oldest completion. Where
  * it is there and as many records were taken as it says, the record is the next one's; else the oldest's.
+ * And the other way round: a completion that is there while no record was makes us look for one again.
  */
 #include <math.h>
 #include <unistd.h>
@@ -148,6 +149,9 @@ static int step(struct lpu *lpu, struct mr_event *event)
 	struct pending *p = oldest(lpu);
 	const struct mr_lpu_completion *c = p ? peek_completion(lpu) : NULL;
 
+	/* The last records may have come between the two looks: before the completion, so seen now. */
+	if (c && !record)
+		record = peek_record(lpu);
 	if (c && (!record || p->kind != PENDING_DECODE || p->records >= c->result)) {
 		int status = verdict(p, c);
 		if (status == MR_E_PROTOCOL)
@@ -160,7 +164,7 @@ static int step(struct lpu *lpu, struct mr_event *event)
 		mr_count(MR_M_lpu_bad_completion, 1);
 		return 0;
 	}
-	event->seen_ns = lpu_now_ns();
+	event->seen_ns = mr_lpu_now_ns();
 	return 1;
 }
 
@@ -185,7 +189,7 @@ static void watch(struct lpu *lpu)
 {
 	if (lpu->cq_head == lpu->sq_tail || ++lpu->idle_polls % STALL_POLLS)
 		return;
-	uint64_t now = lpu_now_ns();
+	uint64_t now = mr_lpu_now_ns();
 	if (!lpu->progress_ns)
 		lpu->progress_ns = now;
 	if (now - lpu->progress_ns < lpu->timeout_ns)
@@ -199,17 +203,17 @@ static void watch(struct lpu *lpu)
 	lpu->progress_ns = now;
 }
 
-int lpu_settle(struct lpu *lpu)
+int mr_lpu_settle(struct lpu *lpu)
 {
-	uint64_t until = lpu_now_ns() + lpu->timeout_ns;
+	uint64_t until = mr_lpu_now_ns() + lpu->timeout_ns;
 	struct mr_event event;
 
 	for (uint32_t i = lpu->cq_head; i != lpu->sq_tail; i++)
 		if (lpu->pending[i % lpu->entries].kind != PENDING_QUIET)
 			return MR_E_BUSY;
-	lpu_ring(lpu);
+	mr_lpu_ring(lpu);
 	while (oldest(lpu)) {
-		if (lpu_now_ns() > until)
+		if (mr_lpu_now_ns() > until)
 			return MR_E_TIMEOUT;
 		step(lpu, &event); /* nothing but quiet commands: no event is lost */
 		tell(lpu);
@@ -217,7 +221,7 @@ int lpu_settle(struct lpu *lpu)
 	return lpu->ended_next < lpu->ended_count ? MR_E_BUSY : 0;
 }
 
-int lpu_poll(struct mr_device *dev, struct mr_event *events, uint32_t max)
+int mr_lpu_poll(struct mr_device *dev, struct mr_event *events, uint32_t max)
 {
 	struct lpu *lpu = lpu_of(dev);
 	uint32_t n = 0;
@@ -227,7 +231,7 @@ int lpu_poll(struct mr_device *dev, struct mr_event *events, uint32_t max)
 		return lpu->lost;
 	/* Logits handed out by the last poll end here. */
 	fifo_give(&lpu->row_room, lpu->rows_done);
-	lpu_ring(lpu);
+	mr_lpu_ring(lpu);
 	while (n < max) {
 		int got = step(lpu, &events[n]);
 		if (got < 0)
@@ -243,14 +247,14 @@ int lpu_poll(struct mr_device *dev, struct mr_event *events, uint32_t max)
 	return (int)n;
 }
 
-int lpu_arm(struct mr_device *dev)
+int mr_lpu_arm(struct mr_device *dev)
 {
 	struct lpu *lpu = lpu_of(dev);
 	uint64_t count;
 
 	if (lpu->lost || lpu->ended_next < lpu->ended_count)
 		return 1;
-	lpu_ring(lpu);
+	mr_lpu_ring(lpu);
 	/* What an earlier arming left: the descriptor is not blocking, and empty is as good. */
 	ssize_t drained = read(dev->wait_fd, &count, sizeof(count));
 	(void)drained;

@@ -43,7 +43,7 @@ static int program_command(struct lpu *lpu, uint32_t action, uint64_t iova, uint
 		.bytes = bytes,
 	};
 
-	return lpu_admin(lpu, &cmd, NULL);
+	return mr_lpu_admin(lpu, &cmd, NULL);
 }
 
 static int send(struct lpu *lpu, const struct mr_program *program, struct progress *progress)
@@ -107,8 +107,8 @@ static void set_caps(struct lpu *lpu, const struct mr_model *model, uint32_t bat
 	lpu->loaded = 1;
 }
 
-int lpu_load(struct mr_device *dev, const struct mr_model *model,
-	     void (*call)(void *arg, unsigned percent), void *arg)
+int mr_lpu_load(struct mr_device *dev, const struct mr_model *model,
+		void (*call)(void *arg, unsigned percent), void *arg)
 {
 	struct lpu *lpu = lpu_of(dev);
 	struct progress progress = {.call = call, .arg = arg, .span = 40, .last = ~0u};
@@ -118,7 +118,7 @@ int lpu_load(struct mr_device *dev, const struct mr_model *model,
 	int status;
 
 	lpu->why[0] = 0;
-	status = lpu->slots_open ? MR_E_BUSY : lpu_settle(lpu);
+	status = lpu->slots_open ? MR_E_BUSY : mr_lpu_settle(lpu);
 	if (status)
 		return status;
 	context = smaller(context, smaller(model->shape.context, lpu->id.context_max));

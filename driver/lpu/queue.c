@@ -24,7 +24,7 @@ static void *deal(struct dealer *d, size_t bytes)
 	return p;
 }
 
-int lpu_queue_init(struct lpu *lpu)
+int mr_lpu_queue_init(struct lpu *lpu)
 {
 	size_t ring = (size_t)lpu->record_entries * sizeof(*lpu->ring);
 	size_t sq = (size_t)lpu->entries * sizeof(*lpu->sq);
@@ -58,7 +58,7 @@ int lpu_queue_init(struct lpu *lpu)
 	return lpu->pending && lpu->decodes && lpu->ended ? 0 : MR_E_NO_MEMORY;
 }
 
-int lpu_queue_create(struct lpu *lpu)
+int mr_lpu_queue_create(struct lpu *lpu)
 {
 	struct mr_lpu_cmd_queue_create cmd = {
 		.head.opcode = MR_LPU_QUEUE_CREATE,
@@ -78,10 +78,10 @@ int lpu_queue_create(struct lpu *lpu)
 	lpu->param_room.head = lpu->param_room.tail;
 	lpu->decode_room.head = lpu->decode_room.tail;
 	lpu->row_room.head = lpu->rows_done = lpu->row_room.tail;
-	return lpu_admin(lpu, &cmd, NULL);
+	return mr_lpu_admin(lpu, &cmd, NULL);
 }
 
-struct mr_lpu_command *lpu_next(struct lpu *lpu, uint32_t keep, struct pending **pending)
+struct mr_lpu_command *mr_lpu_next(struct lpu *lpu, uint32_t keep, struct pending **pending)
 {
 	uint32_t at = lpu->sq_tail % lpu->entries;
 
@@ -94,7 +94,7 @@ struct mr_lpu_command *lpu_next(struct lpu *lpu, uint32_t keep, struct pending *
 	return &lpu->sq[at];
 }
 
-void lpu_submit(struct lpu *lpu, int now)
+void mr_lpu_submit(struct lpu *lpu, int now)
 {
 	struct pending *p = &lpu->pending[lpu->sq_tail % lpu->entries];
 
@@ -107,10 +107,10 @@ void lpu_submit(struct lpu *lpu, int now)
 	lpu->seen.commands++;
 	mr_count(MR_M_lpu_commands, 1);
 	if (now)
-		lpu_ring(lpu);
+		mr_lpu_ring(lpu);
 }
 
-void lpu_ring(struct lpu *lpu)
+void mr_lpu_ring(struct lpu *lpu)
 {
 	if (lpu->sq_rung != lpu->sq_tail) {
 		lpu->bus->ops->doorbell(lpu->bus, IO_QUEUE, MR_LPU_DB_SQ_TAIL, lpu->sq_tail);

@@ -10,7 +10,7 @@
 #include "driver/metrics.h"
 #include "kernels/cpu/sample.h"
 
-int lpu_slot_check(const struct lpu *lpu, struct mr_slot slot)
+int mr_lpu_slot_check(const struct lpu *lpu, struct mr_slot slot)
 {
 	if (!lpu->loaded)
 		return MR_E_NOT_ACTIVE;
@@ -30,7 +30,8 @@ static uint32_t pick(struct lpu *lpu)
 	return index;
 }
 
-int lpu_slot_open(struct mr_device *dev, const struct mr_slot_config *config, struct mr_slot *slot)
+int mr_lpu_slot_open(struct mr_device *dev, const struct mr_slot_config *config,
+		     struct mr_slot *slot)
 {
 	struct lpu *lpu = lpu_of(dev);
 	uint32_t blocks = config->positions / MR_KV_BLOCK_TOKENS +
@@ -48,7 +49,7 @@ int lpu_slot_open(struct mr_device *dev, const struct mr_slot_config *config, st
 	if (lpu->slots_open == dev->caps.slots)
 		return MR_E_FULL;
 	/* Each open slot, this one too, keeps a place for its KV_FREE, so that closing cannot fail. */
-	struct mr_lpu_cmd_slot_set *cmd = (void *)lpu_next(lpu, lpu->slots_open + 1, &p);
+	struct mr_lpu_cmd_slot_set *cmd = (void *)mr_lpu_next(lpu, lpu->slots_open + 1, &p);
 	uint64_t at =
 		cmd ? fifo_take(&lpu->param_room, sizeof(struct mr_lpu_slot_param)) : FIFO_NONE;
 	if (at == FIFO_NONE)
@@ -72,14 +73,14 @@ int lpu_slot_open(struct mr_device *dev, const struct mr_slot_config *config, st
 	cmd->generation = slot->generation;
 	cmd->param_iova = mr_region_iova(lpu->commands, param);
 	cmd->param_bytes = sizeof(*param);
-	lpu_submit(lpu, 0);
+	mr_lpu_submit(lpu, 0);
 	return 0;
 }
 
-int lpu_slot_close(struct mr_device *dev, struct mr_slot slot)
+int mr_lpu_slot_close(struct mr_device *dev, struct mr_slot slot)
 {
 	struct lpu *lpu = lpu_of(dev);
-	int status = lpu_slot_check(lpu, slot);
+	int status = mr_lpu_slot_check(lpu, slot);
 	struct pending *p;
 
 	if (status)
@@ -88,28 +89,28 @@ int lpu_slot_close(struct mr_device *dev, struct mr_slot slot)
 	s->open = 0;
 	lpu->kv_free += s->blocks;
 	lpu->slots_open--;
-	struct mr_lpu_cmd_kv_free *cmd = (void *)lpu_next(lpu, lpu->slots_open, &p);
+	struct mr_lpu_cmd_kv_free *cmd = (void *)mr_lpu_next(lpu, lpu->slots_open, &p);
 	if (!cmd)
 		return MR_E_INTERNAL; /* its place was kept */
 	cmd->head.opcode = MR_LPU_KV_FREE;
 	cmd->slot = slot.index;
 	cmd->generation = slot.generation;
-	lpu_submit(lpu, 0);
+	mr_lpu_submit(lpu, 0);
 	return 0;
 }
 
-int lpu_kv_import(struct mr_device *dev, struct mr_slot slot, const struct mr_kv_desc *descs,
-		  uint32_t count, uint64_t tag)
+int mr_lpu_kv_import(struct mr_device *dev, struct mr_slot slot, const struct mr_kv_desc *descs,
+		     uint32_t count, uint64_t tag)
 {
 	struct lpu *lpu = lpu_of(dev);
-	int status = lpu_slot_check(lpu, slot);
+	int status = mr_lpu_slot_check(lpu, slot);
 	struct pending *p;
 
 	if (status)
 		return status;
 	if (!count || count > MR_KV_DESCS_MAX)
 		return MR_E_RANGE;
-	struct mr_lpu_cmd_kv_write *cmd = (void *)lpu_next(lpu, lpu->slots_open, &p);
+	struct mr_lpu_cmd_kv_write *cmd = (void *)mr_lpu_next(lpu, lpu->slots_open, &p);
 	uint64_t at = cmd ? fifo_take(&lpu->param_room, (count * sizeof(*descs) + 63) / 64 * 64)
 			  : FIFO_NONE;
 	if (at == FIFO_NONE)
@@ -125,6 +126,6 @@ int lpu_kv_import(struct mr_device *dev, struct mr_slot slot, const struct mr_kv
 	p->slot = slot.index;
 	p->generation = slot.generation;
 	mr_count(MR_M_copy_kv_lpu, count * lpu->kv_layer_bytes);
-	lpu_submit(lpu, 0);
+	mr_lpu_submit(lpu, 0);
 	return 0;
 }

@@ -17,7 +17,7 @@ static struct mr_model *model;
 
 static struct mr_chip chip_with(const char *name, const char *key, const char *value)
 {
-	const struct sim_builtin_chip *b = sim_builtin_chip(name);
+	const struct mr_sim_builtin_chip *b = mr_sim_builtin_chip(name);
 	struct mr_chip chip;
 	char text[8192], why[128] = "";
 	size_t n = 0;
