@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What `millrace serve` and `millrace run` share: the loop and how it sleeps, and the counters printed. */
+#ifndef MR_TOOLS_SERVE_H
+#define MR_TOOLS_SERVE_H
+
+#include <stdint.h>
+#include <stdio.h>
+
+#include "driver/front.h"
+#include "driver/sched/sched.h"
+
+#define SERVE_FRONTS_MAX 2
+
+enum serve_poll { SERVE_BUSY, SERVE_ADAPTIVE, SERVE_SLEEP };
+
+struct serve_loop {
+	struct mr_sched *sched;
+	struct mr_device *devices[2]; /* the second NULL where one does both stages */
+	struct mr_front fronts[SERVE_FRONTS_MAX];
+	uint32_t front_count;
+	enum serve_poll poll;
+	/* the loop's own */
+	int epoll;
+	uint64_t idle_since; /* 0 = the last turn had work */
+	uint64_t turn_began;
+};
+
+/* Fills in epoll; 0 or MR_E_IO. */
+int serve_loop_open(struct serve_loop *loop);
+void serve_loop_close(struct serve_loop *loop);
+/* One turn of the fronts and the orchestrator, then sleep where there is nothing to do. Returns what was done. */
+int serve_loop_turn(struct serve_loop *loop);
+
+/* Every metric that is not zero, one a line. */
+void serve_metrics_print(FILE *out);
+/* Every metric, and the machine's facts, as one JSON object in the file @path. 0, or -1 and errno. */
+int serve_metrics_write(const char *path);
+
+#endif /* MR_TOOLS_SERVE_H */
