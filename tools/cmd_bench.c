@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "tools/bench.h"
+#include "tools/bench_ring.h"
 
 #define RUNS_MAX 100u
 #define BATCHES  2u
@@ -33,8 +34,9 @@ struct decode_figures {
 	struct spread roof, prefill;           /* bytes/s, tokens/s */
 	struct {
 		uint32_t batch;
-		struct spread rate; /* tokens/s */
-		uint64_t cycles;    /* a token */
+		struct spread rate;    /* tokens/s */
+		struct spread of_roof; /* of each run: its rate by the roof just before it */
+		uint64_t cycles;       /* a token */
 	} decode[BATCHES];
 	uint64_t hiccup_p99_ns, hiccup_max_ns;
 };
@@ -42,10 +44,11 @@ struct decode_figures {
 static const uint32_t batches[BATCHES] = {1, 8};
 
 static const char usage[] =
-	"usage: millrace bench [decode] [options]\n\n"
+	"usage: millrace bench [decode|ring] [options]      (default: both)\n\n"
 	"decode  tokens/s of prefill and of decode through the orchestrator, at batch 1 and 8, "
 	"beside\n"
-	"        the read roof: one thread streaming as many bytes as the model's weights\n\n"
+	"        the read roof: one thread streaming as many bytes as the model's weights\n"
+	"ring    the round trip of a NOP through a client's ring, beside that of one cache line\n\n"
 	"  -m, --model FILE  GGUF (default: $MR_MODEL, then what `make model` fetched)\n"
 	"  --runs N          runs of each figure; minimum, median and maximum are printed "
 	"(default: 5)\n"
@@ -92,8 +95,7 @@ static int parse(int argc, char **argv, struct bench_options *o)
 			o->prompt = (uint32_t)n;
 			break;
 		case OPT_ANSWER:
-			/* Eight sequences must decode together for a while before the first ends. */
-			if (tool_parse_number("--answer", optarg, 32, 4096, &n))
+			if (tool_parse_number("--answer", optarg, 8, 4096, &n))
 				return TOOL_USAGE;
 			o->answer = (uint32_t)n;
 			break;
@@ -126,11 +128,10 @@ static struct spread spread_of(double *values, uint32_t n)
 static int measure(const struct bench_options *o, const struct mr_model *model,
 		   struct tool_devices *devices, struct decode_figures *f)
 {
-	double rate[RUNS_MAX], prefill[RUNS_MAX];
-	int status = bench_roof(f->weight_bytes, o->runs, rate);
+	double rate[RUNS_MAX], prefill[RUNS_MAX], ratio[RUNS_MAX], roof[BATCHES * RUNS_MAX];
+	uint32_t roofs = 0;
+	int status = 0;
 
-	if (!status)
-		f->roof = spread_of(rate, o->runs);
 	for (uint32_t b = 0; !status && b < BATCHES; b++) {
 		struct bench_decode_options run = {batches[b], o->prompt, o->answer};
 		struct bench_decode_result result = {0};
@@ -138,18 +139,25 @@ static int measure(const struct bench_options *o, const struct mr_model *model,
 		/* The first run, not counted, brings caches and clock to where the others find them. */
 		status = bench_decode_run(devices, model, &run, &result);
 		for (uint32_t i = 0; !status && i < o->runs; i++) {
-			status = bench_decode_run(devices, model, &run, &result);
+			/* On a shared host the roof moves too, so each run has its own. */
+			status = bench_roof(f->weight_bytes, 1, &roof[roofs]);
+			if (!status)
+				status = bench_decode_run(devices, model, &run, &result);
 			rate[i] = result.decode_tokens_s;
 			prefill[i] = result.prefill_tokens_s;
+			ratio[i] = rate[i] * (double)f->weight_bytes / (roof[roofs++] * run.batch);
 		}
 		if (status)
 			break;
 		f->decode[b].batch = batches[b];
 		f->decode[b].rate = spread_of(rate, o->runs);
+		f->decode[b].of_roof = spread_of(ratio, o->runs);
 		f->decode[b].cycles = result.cycles_token;
 		if (b == 0)
 			f->prefill = spread_of(prefill, o->runs);
 	}
+	if (!status)
+		f->roof = spread_of(roof, roofs);
 	return status;
 }
 
@@ -196,6 +204,12 @@ static double device_us(const struct decode_figures *f, uint32_t b)
 	return (double)f->decode[b].cycles * (double)f->cycle_ps / 1e6;
 }
 
+static void print_hiccups(uint64_t p99_ns, uint64_t max_ns)
+{
+	printf("  hiccups of the host: p99 %.1f us, max %.1f us\n", (double)p99_ns / 1e3,
+	       (double)max_ns / 1e3);
+}
+
 static void print_table(const struct bench_options *o, const struct mr_model *model,
 			const struct decode_figures *f)
 {
@@ -213,8 +227,7 @@ static void print_table(const struct bench_options *o, const struct mr_model *mo
 		printf("  %-22s %9.1f %9.1f %9.1f  ", name, f->decode[b].rate.min,
 		       f->decode[b].rate.median, f->decode[b].rate.max);
 		if (f->reads_weights)
-			printf("%.0f%%, ",
-			       100 * f->decode[b].rate.median / (roof * f->decode[b].batch));
+			printf("%.0f%%, ", 100 * f->decode[b].of_roof.median);
 		printf("class %s", f->class_decode);
 		if (f->decode[b].cycles)
 			printf(", %llu device cycles a step = %.1f us%s",
@@ -227,8 +240,7 @@ static void print_table(const struct bench_options *o, const struct mr_model *mo
 		       "read roof, batch 1", f->roof.min / (double)f->weight_bytes, roof,
 		       f->roof.max / (double)f->weight_bytes, (double)f->weight_bytes / 1e6,
 		       f->roof.median / 1e9);
-	printf("  hiccups of the host: p99 %.1f us, max %.1f us\n", (double)f->hiccup_p99_ns / 1e3,
-	       (double)f->hiccup_max_ns / 1e3);
+	print_hiccups(f->hiccup_p99_ns, f->hiccup_max_ns);
 }
 
 static struct json_object *spread_json(struct spread s)
@@ -245,7 +257,6 @@ static struct json_object *figures_json(const struct bench_options *o, const str
 					const struct decode_figures *f)
 {
 	struct json_object *out = json_object_new_object(), *list = json_object_new_array();
-	double roof = f->roof.median / (double)f->weight_bytes;
 
 	json_object_object_add(out, "model", json_object_new_string(model->name));
 	json_object_object_add(out, "device", json_object_new_string(f->device));
@@ -261,9 +272,7 @@ static struct json_object *figures_json(const struct bench_options *o, const str
 		json_object_object_add(row, "batch", json_object_new_uint64(f->decode[b].batch));
 		json_object_object_add(row, "tokens_s", spread_json(f->decode[b].rate));
 		if (f->reads_weights)
-			json_object_object_add(row, "of_roof",
-					       tool_json_number(f->decode[b].rate.median /
-								(roof * f->decode[b].batch)));
+			json_object_object_add(row, "of_roof", spread_json(f->decode[b].of_roof));
 		json_object_object_add(row, "device_cycles",
 				       json_object_new_uint64(f->decode[b].cycles));
 		json_object_array_add(list, row);
@@ -294,15 +303,45 @@ static int bench_decode(const struct bench_options *o, struct json_object *out)
 	return status;
 }
 
+static int bench_nop(struct json_object *out)
+{
+	struct tool_hiccup *meter = tool_hiccup_start();
+	struct bench_ring_options options = {0};
+	struct bench_ring_result result;
+	uint64_t p99, max;
+	int status = bench_ring(&options, &result);
+
+	tool_hiccup_stop(meter, &p99, &max);
+	if (status) {
+		fprintf(stderr, "millrace: bench ring: %s (%s)\n", mr_strerror(status),
+			mr_status_name(status));
+		return TOOL_FAILED;
+	}
+	if (out) {
+		struct json_object *ring = bench_ring_json(&result);
+
+		json_object_object_add(ring, "hiccup_p99_ns", json_object_new_uint64(p99));
+		json_object_object_add(ring, "hiccup_max_ns", json_object_new_uint64(max));
+		json_object_object_add(out, "ring", ring);
+		return TOOL_OK;
+	}
+	bench_ring_print(stdout, &result);
+	print_hiccups(p99, max);
+	return TOOL_OK;
+}
+
 static int bench(int argc, char **argv)
 {
 	struct bench_options o = {.runs = 5, .prompt = 96, .answer = 64};
+	const char *which = NULL;
 	struct json_object *out;
 	int status = parse(argc, argv, &o);
 
 	if (status)
 		return status < 0 ? TOOL_OK : status;
-	if (optind < argc && (strcmp(argv[optind], "decode") || optind + 1 < argc)) {
+	if (optind < argc)
+		which = argv[optind++];
+	if (optind < argc || (which && strcmp(which, "decode") && strcmp(which, "ring"))) {
 		fprintf(stderr, "millrace: no benchmark '%s' (--help lists them)\n",
 			argv[argc - 1]);
 		return TOOL_USAGE;
@@ -313,7 +352,11 @@ static int bench(int argc, char **argv)
 		json_object_object_add(out, "machine", tool_facts_json());
 	else
 		tool_facts_print(stdout);
-	status = bench_decode(&o, out);
+	fflush(stdout); /* the figures take a while */
+	if (!which || !strcmp(which, "decode"))
+		status = bench_decode(&o, out);
+	if (!status && (!which || !strcmp(which, "ring")))
+		status = bench_nop(out);
 	if (out && !status)
 		puts(json_object_to_json_string_ext(out, JSON_C_TO_STRING_PLAIN));
 	json_object_put(out);
