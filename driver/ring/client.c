@@ -119,6 +119,7 @@ uint32_t mr_ring_slot_take(struct ring_client *client, uint64_t key)
 	slot->live = client->live_count++;
 	slot->key = key;
 	slot->generation++;
+	slot->promised = 0;
 	slot->overrun = 0;
 	return index;
 }
@@ -129,8 +130,7 @@ void mr_ring_slot_give(struct ring_client *client, uint32_t index)
 	uint32_t last = --client->live_count;
 	uint32_t moved = client->live[last];
 
-	if (!last)
-		client->promised = 0;
+	client->promised -= slot->promised;
 	client->live[slot->live] = moved;
 	client->slots[moved].live = slot->live;
 	client->live[last] = index;

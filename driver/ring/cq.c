@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Writing CQEs, and never one that has no room. An entry of the queue is the client's (written, not
- * returned by cq_head yet), set aside for the one DONE or ERROR of a request under way, promised to tokens
- * of the DECODE under way, or unclaimed. An SQE is taken only when an entry is unclaimed, and the
- * orchestrator decodes for a client no more tokens at a time than it was promised; so whatever a client
- * does with cq_head, no answer is made that cannot be delivered, and nobody else waits.
+ * returned by cq_head yet), set aside for the one DONE or ERROR of a request under way, promised to a
+ * request's tokens, or unclaimed. An SQE is taken only when an entry is unclaimed, and the orchestrator
+ * decodes for a request no more tokens than it was promised; so whatever a client does with cq_head, no
+ * answer is made that cannot be delivered, and nobody else waits.
  */
 #include <sys/eventfd.h>
 
 #include "driver/ring/internal.h"
 
-/* Tokens promised for each request under way: the most steps a DECODE can make when all take part. */
-#define PROMISE 8u
+/* The most tokens promised to one request: the steps that a DECODE may make ahead of the client. */
+#define PROMISE_MAX 8u
 
 /* CQ_ROOM: takes the client's cq_head over if it is one that a client can have. */
 static void look_at_credit(struct ring_client *client)
@@ -107,25 +107,36 @@ void mr_ring_cq_wake(struct ring_client *client)
 
 /* ---- what the orchestrator calls; front is the client, front_word[0] the slot ---- */
 
+/* A request's part of the queue: half of it shared by all, so that SQEs and slow starters find room. */
+static uint32_t fair_part(const struct ring_client *client)
+{
+	uint32_t part = (client->mem.cq_mask + 1) / 2 / client->live_count;
+
+	return part > PROMISE_MAX ? PROMISE_MAX : part ? part : 1;
+}
+
 /*
- * The room is the client's, for all its requests together. No DECODE is under way when the orchestrator asks,
- * so an earlier promise is over, kept or not. One entry stays unclaimed where there are two, so that
- * SQEs (a CANCEL among them) go on.
+ * Tops the request's promise up to its part, or takes back what is more than that: no DECODE with it is
+ * under way when the orchestrator asks. One entry stays unclaimed where there are two, so that SQEs (a
+ * CANCEL among them) go on.
  */
 static uint32_t credit(void *front, const struct mr_request *request)
 {
 	struct ring_client *client = front;
-	uint32_t want = PROMISE * client->live_count;
-	uint32_t room;
+	struct ring_slot *slot = &client->slots[request->front_word[0]];
+	uint32_t part, room;
 
 	if (client->dead)
 		return UINT32_MAX; /* it is being cancelled; its tokens go nowhere */
-	client->promised = 0;
-	room = mr_ring_cq_room(client, want + 1);
-	if (!room)
+	part = fair_part(client);
+	client->promised -= slot->promised;
+	room = mr_ring_cq_room(client, part + 1);
+	room = room > 1 ? room - 1 : room;
+	slot->promised = room < part ? room : part;
+	client->promised += slot->promised;
+	if (!slot->promised)
 		mr_ring_cq_stall(client);
-	client->promised = room > want ? want : room > 1 ? room - 1 : room;
-	return client->promised;
+	return slot->promised;
 }
 
 static void token(void *front, struct mr_request *request, const struct mr_token *token)
@@ -147,11 +158,12 @@ static void token(void *front, struct mr_request *request, const struct mr_token
 
 	if (client->dead)
 		return;
-	if (!client->promised) {
+	if (!slot->promised) {
 		slot->overrun = 1;
 		mr_count(MR_M_ring_overrun, 1);
 		return;
 	}
+	slot->promised--;
 	client->promised--;
 	mr_ring_cq_write(client, &cqe);
 }

@@ -36,6 +36,7 @@ struct ring_memory {
 struct ring_slot {
 	uint64_t key;
 	uint32_t generation; /* of the slot's reuse */
+	uint32_t promised;   /* CQEs set aside for its tokens */
 	uint32_t live;       /* its place in client->live */
 	uint32_t overrun;    /* 1 = a token had no room: cannot happen while credit is kept */
 };
@@ -52,7 +53,7 @@ struct ring_client {
 	uint32_t sq_index; /* next SQE to take */
 	uint32_t cq_index; /* next CQE to write */
 	uint32_t cq_head;  /* last credit of the client that made sense */
-	uint32_t promised; /* CQEs set aside for tokens of the DECODE under way */
+	uint32_t promised; /* CQEs set aside for tokens, all slots together */
 	uint32_t owed;     /* MR_WAKEUP_*: published since the client was last woken */
 	uint32_t stalled;  /* 1 = something lacked room while cq_head was stalled_head */
 	uint32_t stalled_head;

@@ -1,0 +1,410 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a hostile or mistaken client can send, each with all else valid and each with its exact refusal:
+ * fields of an SQE, of a parameter block, of the handshake; and what the sealed files do not allow. The server
+ * must serve another client as before after every one of them.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#include <cmocka.h>
+
+#include "tests/unit/ring_world.h"
+
+#define DATA_BYTES  131072u
+#define FIELD(name) ((uint32_t)offsetof(struct mr_sqe, name))
+#define PARAM(name) (MR_FIELD_PARAMS + (uint32_t)offsetof(struct mr_params, name))
+
+static struct world w;
+static struct mr_ring *ring;
+
+static int set_up(void **state)
+{
+	struct mr_ring_options options = {.data_bytes = DATA_BYTES};
+
+	if (world_make(&w, 4))
+		return -1;
+	world_run(&w);
+	options.path = w.path;
+	return mr_ring_connect(&options, &ring);
+}
+
+static int tear_down(void **state)
+{
+	mr_ring_disconnect(ring);
+	world_end(&w);
+	return 0;
+}
+
+static struct mr_cqe next(void)
+{
+	struct mr_cqe cqe = {0};
+
+	assert_int_equal(mr_ring_wait(ring, 5000000000), 0);
+	assert_int_equal(mr_ring_poll(ring, &cqe), 1);
+	return cqe;
+}
+
+/* A SUBMIT that is right in everything: prompt at 0, parameter block at 4096. */
+static struct mr_sqe good(void)
+{
+	struct mr_params params = {.version = MR_PARAMS_VERSION, .max_tokens = 3};
+
+	memset(ring->data, 0, DATA_BYTES);
+	memcpy(ring->data, "some words", 10);
+	memcpy(ring->data + 4096, &params, sizeof(params));
+	return (struct mr_sqe){.op = MR_OP_SUBMIT,
+			       .flags = MR_SUBMIT_IGNORE_EOS,
+			       .key = 1,
+			       .data_bytes = 10,
+			       .params_offset = 4096,
+			       .params_bytes = sizeof(params)};
+}
+
+static struct mr_params *block(void)
+{
+	return (struct mr_params *)(ring->data + 4096);
+}
+
+static void expect(const struct mr_sqe *sqe, int status, uint32_t field)
+{
+	struct mr_cqe cqe;
+
+	assert_int_equal(mr_ring_push(ring, sqe), 0);
+	cqe = next();
+	if (cqe.type != MR_CQE_ERROR || cqe.status != status || cqe.token != field)
+		fail_msg("wanted %s at %u, got type %u %s at %u", mr_status_name(status), field,
+			 cqe.type, mr_status_name(cqe.status), cqe.token);
+	assert_int_equal(cqe.key, sqe->key);
+	assert_int_equal((uint8_t)sqe->op, cqe.op);
+	/* The same client is served as before. */
+	assert_int_equal(mr_ring_nop(ring, 99), 0);
+	assert_int_equal(next().type, MR_CQE_DONE);
+}
+
+static void expect_good(const struct mr_sqe *sqe)
+{
+	assert_int_equal(mr_ring_push(ring, sqe), 0);
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(next().type, MR_CQE_TOKEN);
+	assert_int_equal(next().type, MR_CQE_DONE);
+}
+
+/* @change makes one thing wrong with a good SQE, called sqe. */
+#define REFUSED(change, status, field)       \
+	do {                                 \
+		sqe = good();                \
+		change;                      \
+		expect(&sqe, status, field); \
+	} while (0)
+
+static void test_operations(void **state)
+{
+	static const uint16_t unbuilt[] = {MR_OP_APPEND, MR_OP_FORK,  MR_OP_SCORE, MR_OP_PREFIX,
+					   MR_OP_QUERY,  MR_OP_COUNT, 0xffff};
+	struct mr_sqe sqe = good();
+
+	expect_good(&sqe);
+	for (unsigned i = 0; i < sizeof(unbuilt) / sizeof(unbuilt[0]); i++)
+		REFUSED(sqe.op = unbuilt[i], MR_E_NOT_SUPPORTED, FIELD(op));
+	for (unsigned bit = 4; bit < 16; bit++)
+		REFUSED(sqe.flags = (uint16_t)(1u << bit), MR_E_VERSION, FIELD(flags));
+	REFUSED(sqe.flags = MR_SUBMIT_KEEP, MR_E_NOT_SUPPORTED, FIELD(flags));
+	REFUSED(sqe.flags = MR_SUBMIT_CHAT | MR_SUBMIT_TOKENS, MR_E_INVALID, FIELD(flags));
+	REFUSED(sqe.reserved[0] = 1, MR_E_INVALID, FIELD(reserved[0]));
+	REFUSED(sqe.reserved[1] = 1ull << 63, MR_E_INVALID, FIELD(reserved[1]));
+	REFUSED(sqe.target = 1, MR_E_INVALID, FIELD(target));
+	/* Fields that the others do not use. */
+	for (uint16_t op = MR_OP_NOP; op <= MR_OP_RELEASE; op++) {
+		struct mr_sqe other = {.op = op, .key = 4};
+
+		if (op != MR_OP_NOP && op != MR_OP_CANCEL && op != MR_OP_RELEASE)
+			continue;
+		sqe = other, sqe.flags = 1;
+		expect(&sqe, MR_E_VERSION, FIELD(flags));
+		sqe = other, sqe.data_offset = 8;
+		expect(&sqe, MR_E_INVALID, FIELD(data_offset));
+		sqe = other, sqe.data_bytes = 8;
+		expect(&sqe, MR_E_INVALID, FIELD(data_bytes));
+		sqe = other, sqe.params_bytes = 128;
+		expect(&sqe, MR_E_INVALID, FIELD(params_bytes));
+		sqe = other, sqe.params_offset = 128;
+		expect(&sqe, MR_E_INVALID, FIELD(params_offset));
+		sqe = other, sqe.target = 7;
+		if (op == MR_OP_NOP)
+			expect(&sqe, MR_E_INVALID, FIELD(target));
+		else
+			expect(&sqe, MR_E_NOT_FOUND, FIELD(target));
+	}
+}
+
+static void test_prompts(void **state)
+{
+	struct mr_sqe sqe = good();
+
+	/* To the last byte, and one further; and where offset plus length wraps. */
+	sqe.data_offset = DATA_BYTES - 10;
+	memcpy(ring->data + sqe.data_offset, "last words", 10);
+	expect_good(&sqe);
+	REFUSED(sqe.data_offset = DATA_BYTES - 9, MR_E_RANGE, FIELD(data_offset));
+	REFUSED(sqe.data_offset = DATA_BYTES + 64, MR_E_RANGE, FIELD(data_offset));
+	REFUSED(sqe.data_offset = UINT64_MAX - 4, MR_E_RANGE, FIELD(data_offset));
+	REFUSED(sqe.data_bytes = 0, MR_E_INVALID, FIELD(data_bytes));
+	REFUSED(sqe.data_bytes = MR_PROMPT_BYTES_MAX + 1, MR_E_TOO_LARGE, FIELD(data_bytes));
+	REFUSED(sqe.data_bytes = UINT32_MAX, MR_E_TOO_LARGE, FIELD(data_bytes));
+	/* Longer than the context: the orchestrator's word. */
+	REFUSED((memset(ring->data + 8192, '7', 4096), sqe.data_offset = 8192,
+		 sqe.data_bytes = 4096),
+		MR_E_CONTEXT_FULL, 0);
+	/* Token ids. */
+	REFUSED((sqe.flags = MR_SUBMIT_TOKENS, sqe.data_bytes = 7), MR_E_RANGE, FIELD(data_bytes));
+	REFUSED((sqe.flags = MR_SUBMIT_TOKENS, sqe.data_bytes = 8, sqe.data_offset = 2), MR_E_RANGE,
+		FIELD(data_offset));
+	REFUSED((memset(ring->data, 0xff, 4), sqe.flags = MR_SUBMIT_TOKENS, sqe.data_bytes = 8),
+		MR_E_RANGE, FIELD(data_offset));
+	REFUSED((sqe.flags = MR_SUBMIT_TOKENS, sqe.data_offset = 8192, sqe.data_bytes = 65536),
+		MR_E_CONTEXT_FULL, FIELD(data_offset));
+}
+
+static void test_params(void **state)
+{
+	struct mr_sqe sqe = good();
+
+	/* A longer block of a newer client is taken when all the rest is 0. */
+	sqe.params_bytes = MR_PARAMS_BYTES_MAX;
+	expect_good(&sqe);
+	REFUSED((sqe.params_bytes = 256, ring->data[4096 + 200] = 1), MR_E_VERSION,
+		MR_FIELD_PARAMS + 200);
+	REFUSED(sqe.params_bytes = 127, MR_E_TRUNCATED, FIELD(params_bytes));
+	REFUSED(sqe.params_bytes = 1, MR_E_TRUNCATED, FIELD(params_bytes));
+	REFUSED(sqe.params_bytes = 129, MR_E_RANGE, FIELD(params_bytes));
+	REFUSED(sqe.params_bytes = MR_PARAMS_BYTES_MAX + 8, MR_E_TOO_LARGE, FIELD(params_bytes));
+	REFUSED(sqe.params_bytes = 0, MR_E_INVALID, FIELD(params_offset));
+	REFUSED(sqe.params_offset = 4097, MR_E_RANGE, FIELD(params_offset));
+	REFUSED(sqe.params_offset = DATA_BYTES - 120, MR_E_RANGE, FIELD(params_offset));
+	REFUSED(sqe.params_offset = UINT64_MAX - 127, MR_E_RANGE, FIELD(params_offset));
+	REFUSED(block()->version = 2, MR_E_VERSION, PARAM(version));
+	REFUSED(block()->max_tokens = 0, MR_E_RANGE, PARAM(max_tokens));
+	REFUSED(block()->max_tokens = UINT32_MAX, MR_E_CONTEXT_FULL, 0);
+	REFUSED(block()->deadline_ns = 1, MR_E_NOT_SUPPORTED, PARAM(deadline_ns));
+	REFUSED(block()->itl_ns = 1, MR_E_NOT_SUPPORTED, PARAM(itl_ns));
+	REFUSED(block()->priority = 1, MR_E_NOT_SUPPORTED, PARAM(priority));
+	REFUSED(block()->reserved0 = 1, MR_E_INVALID, PARAM(reserved0));
+	for (unsigned i = 0; i < 4; i++)
+		REFUSED(block()->reserved[i] = 1, MR_E_INVALID, PARAM(reserved) + 8 * i);
+	REFUSED(block()->sampling.temperature = -1, MR_E_RANGE, PARAM(sampling));
+	REFUSED(block()->sampling.top_p = __builtin_nanf(""), MR_E_RANGE, PARAM(sampling));
+	REFUSED(block()->sampling.stop_count = 7, MR_E_RANGE, PARAM(sampling));
+	REFUSED((block()->sampling.stop_count = 1, block()->sampling.stop[0] = UINT32_MAX),
+		MR_E_RANGE, PARAM(sampling));
+}
+
+/* Keys that are taken, and a pool that is empty; a full queue keeps the requests under way. */
+static void test_limits(void **state)
+{
+	struct mr_ring_options options = {.path = w.path, .cq_entries = 16};
+	struct mr_params params = {.version = MR_PARAMS_VERSION, .max_tokens = 100};
+	struct mr_ring *mine;
+	struct mr_cqe cqe;
+	uint32_t ends = 0, exists = 0, full = 0, quota = 0;
+
+	assert_int_equal(mr_ring_connect(&options, &mine), 0);
+	for (uint64_t key = 1; key <= 4; key++)
+		assert_int_equal(
+			mr_ring_submit_text(mine, key, "x y", 3, MR_SUBMIT_IGNORE_EOS, &params), 0);
+	assert_int_equal(world_settle(&w.active, 4), 4);
+	/* The pool has four entries, and so has this client's share. */
+	assert_int_equal(mr_ring_submit_text(ring, 7, "x", 1, 0, NULL), 0);
+	cqe = next();
+	assert_int_equal(cqe.status, MR_E_FULL);
+	assert_int_equal(mr_ring_submit_text(mine, 5, "x y", 3, MR_SUBMIT_IGNORE_EOS, &params), 0);
+	assert_int_equal(mr_ring_cancel(mine, 100, 2), 0);
+	while (ends < 4) {
+		assert_int_equal(mr_ring_wait(mine, 5000000000), 0);
+		mr_ring_poll(mine, &cqe);
+		quota += cqe.status == MR_E_QUOTA;
+		full += cqe.status == MR_E_FULL;
+		ends += cqe.type != MR_CQE_TOKEN && cqe.key <= 4;
+	}
+	assert_int_equal(quota + full, 1);
+	/* The same key twice: whichever comes second while the first is under way. */
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(
+			mr_ring_submit_text(mine, 1, "x y", 3, MR_SUBMIT_IGNORE_EOS, &params), 0);
+	for (ends = 0; ends < 2;) {
+		assert_int_equal(mr_ring_wait(mine, 5000000000), 0);
+		mr_ring_poll(mine, &cqe);
+		exists += cqe.status == MR_E_EXISTS && cqe.token == FIELD(key);
+		ends += cqe.type != MR_CQE_TOKEN;
+	}
+	assert_int_equal(exists, 1);
+	assert_int_equal(mr_metric_read(MR_M_ring_overrun), 0);
+	mr_ring_disconnect(mine);
+}
+
+/* ---- the handshake ---- */
+
+static int raw_socket(void)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+
+	strcpy(address.sun_path, w.path);
+	assert_true(fd >= 0);
+	assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+	return fd;
+}
+
+static const struct mr_hello HELLO = {
+	.magic = MR_HELLO_MAGIC, .version = MR_RING_VERSION, .bytes = sizeof(struct mr_hello)};
+
+/* Sends @bytes of @hello, and gives the answer; @fds gets what comes with it. */
+static struct mr_welcome greet(const void *hello, size_t bytes, int fds[MR_FD_COUNT], int *count)
+{
+	union {
+		struct cmsghdr header;
+		char space[CMSG_SPACE(sizeof(int) * MR_FD_COUNT)];
+	} control;
+	struct mr_welcome welcome = {0};
+	struct iovec part = {.iov_base = &welcome, .iov_len = sizeof(welcome)};
+	struct msghdr message = {.msg_iov = &part,
+				 .msg_iovlen = 1,
+				 .msg_control = &control,
+				 .msg_controllen = sizeof(control)};
+	int fd = raw_socket();
+
+	assert_int_equal(send(fd, hello, bytes, MSG_NOSIGNAL), bytes);
+	assert_int_equal(recvmsg(fd, &message, MSG_CMSG_CLOEXEC), sizeof(welcome));
+	assert_int_equal(welcome.magic, MR_WELCOME_MAGIC);
+	*count = 0;
+	if (message.msg_controllen) {
+		*count = (int)((control.header.cmsg_len - CMSG_LEN(0)) / sizeof(int));
+		memcpy(fds, CMSG_DATA(&control.header), (size_t)*count * sizeof(int));
+	}
+	close(fd);
+	return welcome;
+}
+
+/* @change makes one thing wrong with a good hello. */
+#define TURNED_AWAY(change, want)                                                         \
+	do {                                                                              \
+		struct mr_hello hello = HELLO;                                            \
+		change;                                                                   \
+		assert_int_equal(greet(&hello, sizeof(hello), fds, &count).status, want); \
+		assert_int_equal(count, 0);                                               \
+	} while (0)
+
+static void test_handshake(void **state)
+{
+	uint64_t before = mr_metric_read(MR_M_ring_bad_hello);
+	int fds[MR_FD_COUNT], count;
+	char junk[200] = "GET / HTTP/1.1";
+
+	TURNED_AWAY(hello.magic++, MR_E_PROTOCOL);
+	TURNED_AWAY(hello.version = 2, MR_E_VERSION);
+	TURNED_AWAY(hello.bytes = 65, MR_E_VERSION);
+	TURNED_AWAY(hello.required = MR_FEATURE_FORK, MR_E_VERSION);
+	TURNED_AWAY(hello.required = 1ull << 63, MR_E_VERSION);
+	TURNED_AWAY(hello.reserved[0] = 1, MR_E_INVALID);
+	TURNED_AWAY(hello.reserved[1] = 1, MR_E_INVALID);
+	TURNED_AWAY(hello.sq_entries = MR_SQ_ENTRIES_MAX + 1, MR_E_RANGE);
+	TURNED_AWAY(hello.cq_entries = UINT32_MAX, MR_E_RANGE);
+	TURNED_AWAY(hello.data_bytes = MR_DATA_BYTES_MAX + 1, MR_E_RANGE);
+	assert_int_equal(greet(&HELLO, 63, fds, &count).status, MR_E_PROTOCOL);
+	assert_int_equal(greet(junk, sizeof(junk), fds, &count).status, MR_E_PROTOCOL);
+	close(raw_socket()); /* says nothing */
+	assert_true(mr_metric_read(MR_M_ring_bad_hello) >= before + 12);
+	assert_int_equal(mr_ring_nop(ring, 1), 0);
+	assert_int_equal(next().type, MR_CQE_DONE);
+}
+
+/* What the sealed files do not allow whoever holds them. */
+static void test_seals(void **state)
+{
+	int fds[MR_FD_COUNT], count;
+	struct mr_welcome welcome = greet(&HELLO, sizeof(HELLO), fds, &count);
+	char byte;
+
+	assert_int_equal(welcome.status, 0);
+	assert_int_equal(count, MR_FD_COUNT);
+	assert_int_equal(ftruncate(fds[MR_FD_MEMORY], 4096), -1);
+	assert_int_equal(errno, EPERM);
+	assert_int_equal(ftruncate(fds[MR_FD_MEMORY], (off_t)welcome.memory_bytes * 2), -1);
+	assert_int_equal(fcntl(fds[MR_FD_MEMORY], F_ADD_SEALS, F_SEAL_WRITE), -1);
+	assert_int_equal(pwrite(fds[MR_FD_VOCAB], "x", 1, 0), -1);
+	assert_int_equal(errno, EPERM);
+	assert_ptr_equal(mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fds[MR_FD_VOCAB], 0),
+			 MAP_FAILED);
+	assert_int_equal(pread(fds[MR_FD_VOCAB], &byte, 1, 0), 1);
+	for (int i = 0; i < count; i++)
+		close(fds[i]);
+	assert_int_equal(world_settle(&w.clients, 1), 1);
+}
+
+/* Pages that the client takes away read as zeros: no SIGBUS, and the connection ends. */
+static void test_punched(void **state)
+{
+	int fds[MR_FD_COUNT], count, fd = raw_socket();
+	uint64_t before = mr_metric_read(MR_M_ring_bad_peer);
+
+	assert_int_equal(greet(&HELLO, sizeof(HELLO), fds, &count).status, 0);
+	assert_int_equal(world_settle(&w.clients, 1), 1); /* greet has closed its socket */
+	for (int i = 0; i < count; i++)
+		close(fds[i]);
+	close(fd);
+	/* With a ring of its own this time, whose memory is not mapped by a descriptor any more. */
+	assert_int_equal(
+		madvise(ring->sq, (ring->sq_mask + 1) * sizeof(struct mr_sqe), MADV_REMOVE), 0);
+	mr_ring_kick(ring);
+	assert_int_equal(world_settle(&w.clients, 0), 0);
+	assert_int_equal(mr_metric_read(MR_M_ring_bad_peer), before + 1);
+	assert_int_equal(mr_ring_wait(ring, 5000000000), MR_E_DISCONNECTED);
+}
+
+static void test_sockets(void **state)
+{
+	struct mr_ring_server_options options = {.socket_path = w.path};
+	struct mr_ring_server *server;
+	struct stat st;
+	char path[96];
+	int fd;
+
+	assert_int_equal(stat(w.path, &st), 0);
+	assert_int_equal(st.st_mode & 0777, 0600);
+	assert_int_equal(mr_ring_server_create(&options, &server), MR_E_BUSY);
+	/* A file that is no socket stays. */
+	pair_path(path);
+	fd = open(path, O_CREAT | O_EXCL | O_RDWR, 0600);
+	assert_true(fd >= 0);
+	options.socket_path = path;
+	assert_int_equal(mr_ring_server_create(&options, &server), MR_E_EXISTS);
+	assert_int_equal(unlink(path), 0);
+	close(fd);
+	assert_int_equal(mr_ring_server_create(&options, &server), 0);
+	mr_ring_server_destroy(server);
+	assert_int_equal(access(path, F_OK), -1);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_operations, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_prompts, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_params, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_limits, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_handshake, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_seals, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_punched, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_sockets, set_up, tear_down),
+	};
+
+	return cmocka_run_group_tests_name("ring_hostile", tests, NULL, NULL);
+}
