@@ -88,15 +88,13 @@ static inline __attribute__((always_inline)) void block_q8_0(const uint8_t *w, c
 	}
 }
 
-/* 16 output rows for activation rows @row to @row + @n - 1; @n is a constant where it is inlined.
- */
-static inline __attribute__((always_inline)) void rows(const struct mr_matrix *m, const uint8_t *w,
+/* 16 output rows of activation rows @row and on; @q4 and @n are constants where it is inlined. */
+static inline __attribute__((always_inline)) void rows(const int q4, const uint8_t *w,
 						       const struct mr_q8 *x, uint32_t row,
 						       const int n, float *y, size_t stride,
 						       uint32_t outputs)
 {
-	size_t blocks = m->cols / 32, first = row * blocks;
-	int q4 = m->packing == MR_PACK_Q4_1X16;
+	size_t blocks = x->cols / 32, first = row * blocks;
 	size_t bytes = q4 ? MR_Q4_1X16_BYTES : MR_Q8_0X16_BYTES;
 	__mmask16 mask = (__mmask16)((1u << outputs) - 1);
 	__m512 acc[TILE];
@@ -106,16 +104,21 @@ static inline __attribute__((always_inline)) void rows(const struct mr_matrix *m
 	for (size_t b = 0; b < blocks; b++, w += bytes) {
 		if (n == 1)
 			prefetch(w, bytes);
-		(q4 ? block_q4_1 : block_q8_0)(w, x->q + 32 * (first + b), x->cols,
-					       x->scale + first + b, x->sum + first + b, blocks, n,
-					       acc);
+		if (q4)
+			block_q4_1(w, x->q + 32 * (first + b), x->cols, x->scale + first + b,
+				   x->sum + first + b, blocks, n, acc);
+		else
+			block_q8_0(w, x->q + 32 * (first + b), x->cols, x->scale + first + b,
+				   x->sum + first + b, blocks, n, acc);
 	}
 	for (int i = 0; i < n; i++)
 		_mm512_mask_storeu_ps(y + i * stride, mask, acc[i]);
 }
 
-void mr_matmul_avx512(const struct mr_matrix *w, const struct mr_q8 *x, float *y, size_t stride,
-		      uint32_t row0, uint32_t row1)
+static inline __attribute__((always_inline)) void product(const int q4, const struct mr_matrix *w,
+							  const struct mr_q8 *x, float *y,
+							  size_t stride, uint32_t row0,
+							  uint32_t row1)
 {
 	size_t group_bytes = mr_pack_bytes(w->packing, 16, w->cols);
 
@@ -124,10 +127,19 @@ void mr_matmul_avx512(const struct mr_matrix *w, const struct mr_q8 *x, float *y
 		uint32_t n = row1 - r < 16 ? row1 - r : 16, i = 0;
 
 		for (; i + TILE <= x->rows; i += TILE)
-			rows(w, data, x, i, TILE, y + i * stride + r, stride, n);
+			rows(q4, data, x, i, TILE, y + i * stride + r, stride, n);
 		for (; i + 4 <= x->rows; i += 4)
-			rows(w, data, x, i, 4, y + i * stride + r, stride, n);
+			rows(q4, data, x, i, 4, y + i * stride + r, stride, n);
 		for (; i < x->rows; i++)
-			rows(w, data, x, i, 1, y + i * stride + r, stride, n);
+			rows(q4, data, x, i, 1, y + i * stride + r, stride, n);
 	}
+}
+
+void mr_matmul_avx512(const struct mr_matrix *w, const struct mr_q8 *x, float *y, size_t stride,
+		      uint32_t row0, uint32_t row1)
+{
+	if (w->packing == MR_PACK_Q4_1X16)
+		product(1, w, x, y, stride, row0, row1);
+	else
+		product(0, w, x, y, stride, row0, row1);
 }
