@@ -13,15 +13,15 @@
 #include "kernels/cpu/math.h"
 #include "kernels/cpu/philox.h"
 
+#define LARGEST    3.4028235e38f /* finite float */
 #define WEIGHT_ONE (UINT64_C(1) << 30)
 
 struct work {
-	float *logits;    /* (vocab) after penalties */
-	uint64_t *heap;   /* (vocab) keys */
-	uint32_t *counts; /* (vocab) occurrences; only entries of the history mean anything */
+	float *logits;     /* (vocab) after penalties */
+	uint32_t *counts;  /* (vocab) occurrences; only entries of the history mean anything */
+	uint32_t *weights; /* (vocab) the same memory, once penalties are done */
+	uint64_t *heap;    /* (vocab) keys */
 	uint32_t vocab;
-	float best; /* largest of logits */
-	float temperature;
 };
 
 static size_t lined(size_t bytes)
@@ -52,9 +52,9 @@ int mr_sampling_check(const struct mr_sampling *s, uint32_t vocab)
 /* NaN counts as minus infinity, and the infinities as the largest finite values. */
 static float tame(float x)
 {
-	if (!(x >= -3.4028235e38f))
-		return -3.4028235e38f;
-	return x <= 3.4028235e38f ? x : 3.4028235e38f;
+	if (!(x >= -LARGEST))
+		return -LARGEST;
+	return x <= LARGEST ? x : LARGEST;
 }
 
 /* Largest logit; ties go to the lowest id. */
@@ -64,7 +64,7 @@ static uint32_t argmax(const float *logits, uint32_t vocab)
 	uint32_t i = 0;
 
 	for (int l = 0; l < 16; l++)
-		best[l] = -3.4028235e38f;
+		best[l] = -LARGEST;
 	/* Lanes side by side, so that the compiler uses vectors: a maximum has no order. */
 	for (; i + 16 <= vocab; i += 16)
 		for (int l = 0; l < 16; l++)
@@ -122,9 +122,13 @@ static void penalize(struct work *w, const struct mr_sampling *s, const uint32_t
 	}
 }
 
-static uint64_t weight_of(const struct work *w, float logit)
+static void weigh(struct work *w, float best, float temperature)
 {
-	return (uint64_t)(mr_exp((logit - w->best) / w->temperature) * (float)WEIGHT_ONE);
+	for (uint32_t id = 0; id < w->vocab; id++) {
+		float weight = mr_exp((w->logits[id] - best) / temperature) * (float)WEIGHT_ONE;
+
+		w->weights[id] = (uint32_t)(int32_t)weight; /* signed: AVX2 converts no other */
+	}
 }
 
 /* A key's order is (logit descending, id ascending): the larger key is the better token. */
@@ -138,9 +142,9 @@ static uint64_t key_of(float logit, uint32_t id)
 	return (uint64_t)bits << 32 | (uint32_t)~id;
 }
 
-static float logit_of(const struct work *w, uint64_t key)
+static uint32_t id_of(uint64_t key)
 {
-	return w->logits[~(uint32_t)key];
+	return ~(uint32_t)key;
 }
 
 static void sift(uint64_t *heap, uint32_t n, uint32_t i)
@@ -174,16 +178,14 @@ static uint64_t cutoff_of(struct work *w, const struct mr_sampling *s)
 	uint32_t n = 0, kept;
 	uint64_t total = 0, sum = 0, cutoff = 0;
 	int top_p = s->top_p > 0 && s->top_p < 1;
-	/* 2^-30ths of the total; exact, as p has 24 bits */
+	/* in 2^-30ths of the total */
 	uint64_t p = (uint64_t)((double)s->top_p * (double)WEIGHT_ONE);
 
 	for (uint32_t id = 0; id < w->vocab; id++) {
-		uint64_t weight = weight_of(w, w->logits[id]);
-
-		if (!weight)
+		if (!w->weights[id])
 			continue; /* can never be drawn */
 		w->heap[n++] = key_of(w->logits[id], id);
-		total += weight;
+		total += w->weights[id];
 	}
 	for (uint32_t i = n / 2; i-- > 0;)
 		sift(w->heap, n, i);
@@ -193,7 +195,7 @@ static uint64_t cutoff_of(struct work *w, const struct mr_sampling *s)
 		/* The k best end up at the array's end, the best one last. */
 		for (uint32_t i = 0; i < s->top_k; i++) {
 			cutoff = pop(w->heap, n - i);
-			sum += weight_of(w, logit_of(w, cutoff));
+			sum += w->weights[id_of(cutoff)];
 		}
 		total = sum;
 		kept = s->top_k;
@@ -203,7 +205,7 @@ static uint64_t cutoff_of(struct work *w, const struct mr_sampling *s)
 	sum = 0;
 	for (uint32_t i = 0; i < kept; i++) {
 		cutoff = kept < n ? w->heap[n - 1 - i] : pop(w->heap, n - i);
-		sum += weight_of(w, logit_of(w, cutoff));
+		sum += w->weights[id_of(cutoff)];
 		if ((unsigned __int128)sum * WEIGHT_ONE >= (unsigned __int128)total * p)
 			break;
 	}
@@ -212,34 +214,29 @@ static uint64_t cutoff_of(struct work *w, const struct mr_sampling *s)
 
 static uint32_t draw(struct work *w, const struct mr_sampling *s, uint32_t position)
 {
-	uint64_t cutoff = 0, least = 1, total = 0, point;
-	uint32_t random[4], last = 0;
+	uint64_t cutoff = 0, total = 0, point;
+	uint32_t least = 1, random[4], last = 0;
 
 	if (s->top_k || (s->top_p > 0 && s->top_p < 1))
 		cutoff = cutoff_of(w, s);
-	if (s->min_p > 0)
-		least = (uint64_t)((double)s->min_p * (double)WEIGHT_ONE);
-	if (!least)
-		least = 1;
+	if ((double)s->min_p * (double)WEIGHT_ONE > 1)
+		least = (uint32_t)((double)s->min_p * (double)WEIGHT_ONE);
 	for (uint32_t id = 0; id < w->vocab; id++) {
-		uint64_t weight = weight_of(w, w->logits[id]);
-
-		if (weight >= least && key_of(w->logits[id], id) >= cutoff)
-			total += weight;
+		if (w->weights[id] < least || key_of(w->logits[id], id) < cutoff)
+			w->weights[id] = 0;
+		total += w->weights[id];
 	}
 	mr_philox((const uint32_t[4]){position},
 		  (const uint32_t[2]){(uint32_t)s->seed, s->seed >> 32}, random);
 	point = (uint64_t)((unsigned __int128)((uint64_t)random[1] << 32 | random[0]) * total >>
 			   64);
 	for (uint32_t id = 0; id < w->vocab; id++) {
-		uint64_t weight = weight_of(w, w->logits[id]);
-
-		if (weight < least || key_of(w->logits[id], id) < cutoff)
+		if (!w->weights[id])
 			continue;
 		last = id;
-		if (point < weight)
+		if (point < w->weights[id])
 			break;
-		point -= weight;
+		point -= w->weights[id];
 	}
 	return last;
 }
@@ -248,7 +245,7 @@ uint32_t mr_sample(const float *logits, uint32_t vocab, const struct mr_sampling
 		   uint32_t position, const uint32_t *history, uint32_t history_count,
 		   void *scratch, float *logprob)
 {
-	struct work w = {.vocab = vocab, .temperature = s->temperature};
+	struct work w = {.vocab = vocab};
 	int penalties = history_count && ((s->repeat != 0 && s->repeat != 1) || s->presence != 0 ||
 					  s->frequency != 0);
 	uint32_t top = argmax(logits, vocab), token = top;
@@ -256,15 +253,18 @@ uint32_t mr_sample(const float *logits, uint32_t vocab, const struct mr_sampling
 	if (penalties || s->temperature > 0) {
 		w.logits = scratch;
 		w.counts = (void *)((char *)scratch + lined((size_t)vocab * 4));
+		w.weights = w.counts;
 		w.heap = (void *)((char *)w.counts + lined((size_t)vocab * 4));
 		for (uint32_t i = 0; i < vocab; i++)
 			w.logits[i] = tame(logits[i]);
 		if (penalties)
 			penalize(&w, s, history, history_count);
 		token = argmax(w.logits, vocab);
-		w.best = w.logits[token];
-		if (s->temperature > 0)
+		/* Where every logit is minus infinity there is nothing to draw from. */
+		if (s->temperature > 0 && w.logits[token] > -LARGEST) {
+			weigh(&w, w.logits[token], s->temperature);
 			token = draw(&w, s, position);
+		}
 	}
 	*logprob = logprob_of(logits, vocab, token, tame(logits[top]));
 	return token;
