@@ -271,7 +271,7 @@ static int check(struct load_options *o, struct named *named, int extra)
 	if (n < 0 || (size_t)n >= sizeof(named->vdev_text) || strchr(named->memif, ','))
 		return complain("--memif takes a short path without commas");
 	o->client.vdev = named->vdev_text;
-	o->where = named->memif;
+	o->memif = o->where = named->memif;
 	return 0;
 }
 

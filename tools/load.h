@@ -26,6 +26,7 @@ struct load_options {
 	uint32_t flags; /* MR_WIRE_* */
 	struct mr_sampling sampling;
 	uint32_t wait_ms;       /* for the server's address */
+	const char *memif;      /* path of the server's socket; NULL = another device */
 	const char *where;      /* how the server is reached, for messages */
 	struct mr_model *model; /* for text; NULL = ids only */
 	int stream, json;

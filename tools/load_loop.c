@@ -15,6 +15,7 @@
 
 #define IDLE_TURNS    2000 /* polls without work before it sleeps: some 100 us */
 #define IDLE_US       20
+#define OPEN_AGAIN_US 50000        /* between two tries to reach a memif server */
 #define LAST_WORDS_NS 500000000ull /* for the ends of cancelled requests */
 
 static uint64_t now_ns(void)
@@ -141,15 +142,43 @@ static void turn(struct load_run *run, unsigned *idle)
 		usleep(IDLE_US);
 }
 
-static int resolve(struct load_run *run)
+/*
+ * Opens the client. A memif client cannot start before its server listens, so a socket that is not there yet, or
+ * that nobody listens on, is tried again until @until.
+ */
+static int open_client(struct load_run *run, uint64_t until)
 {
-	uint64_t until = now_ns() + run->options->wait_ms * 1000000ull;
+	struct mr_net_client_options client = run->options->client;
+	const char *memif = run->options->memif;
+	char why[MR_NET_WHY_BYTES] = "there is no such socket";
+	int status = MR_E_NOT_FOUND;
+
+	client.requests = run->options->concurrency;
+	client.ops = &ops;
+	client.arg = run;
+	while (!tool_stop) {
+		if (!memif || access(memif, F_OK) == 0)
+			status = mr_net_client_open(&client, &run->client, why);
+		if (status == 0)
+			return 0;
+		if (!memif || (status != MR_E_DEVICE && status != MR_E_NOT_FOUND) ||
+		    now_ns() > until)
+			break;
+		usleep(OPEN_AGAIN_US);
+	}
+	fprintf(stderr, "millrace: %s: %s%s\n", run->options->where, why,
+		memif ? "; is `millrace serve` running there?" : "");
+	return -1;
+}
+
+static int resolve(struct load_run *run, uint64_t until)
+{
 	unsigned idle = IDLE_TURNS;
 
 	while (!mr_net_client_ready(run->client) && !tool_stop) {
 		if (now_ns() > until) {
 			fprintf(stderr,
-				"millrace: nobody answers ARP over %s within %u ms: is `millrace "
+				"millrace: %s: nobody answers ARP within %u ms; is `millrace "
 				"serve` running there, with that address?\n",
 				run->options->where, run->options->wait_ms);
 			return -1;
@@ -198,24 +227,15 @@ static int make_room(struct load_run *run)
 
 int load_run(struct load_run *run, const struct load_options *options)
 {
-	struct mr_net_client_options client = options->client;
+	uint64_t until = now_ns() + options->wait_ms * 1000000ull;
 	struct tool_hiccup *hiccup;
-	char why[MR_NET_WHY_BYTES];
 	int status;
 
 	*run = (struct load_run){.options = options};
-	if (make_room(run) != 0)
+	if (make_room(run) != 0 || open_client(run, until) != 0)
 		return -1;
-	client.requests = options->concurrency;
-	client.ops = &ops;
-	client.arg = run;
-	status = mr_net_client_open(&client, &run->client, why);
-	if (status != 0) {
-		fprintf(stderr, "millrace: %s: %s\n", options->where, why);
-		return -1;
-	}
 	prctl(PR_SET_TIMERSLACK, 1000); /* short sleeps are short */
-	status = resolve(run);
+	status = resolve(run, until);
 	if (status == 0) {
 		hiccup = tool_hiccup_start();
 		drive(run);

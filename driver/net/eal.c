@@ -2,7 +2,8 @@
 /*
  * See eal.h. The arguments keep EAL to itself: no shared files (so that any number of processes of any user run
  * side by side), no telemetry socket, no PCI scan unless asked for, no pinning of the calling thread:
- * the poll loop is placed by whoever runs it.
+ * the poll loop is placed by whoever runs it. DPDK's own messages below critical are left out: what fails
+ * comes back as a status with a sentence.
  */
 #include "driver/net/eal.h"
 
@@ -80,7 +81,7 @@ int mr_eal_start(const char *eal_args, int huge, char *why, size_t why_bytes)
 	args.count = 0;
 	bad |= add(&args, "millrace");
 	bad |= add(&args, "--no-telemetry");
-	bad |= add(&args, "--log-level=error");
+	bad |= add(&args, "--log-level=critical");
 	bad |= add(&args, "--lcores");
 	bad |= add(&args, args.lcores);
 	bad |= add(&args, "-m");

@@ -147,7 +147,8 @@ static int start_port(struct port *port, char *why, size_t why_bytes)
 		err = rte_eth_macaddr_get(port->id, &mac);
 	if (err != 0)
 		return fail(MR_E_DEVICE, why, why_bytes, "the port does not start: %s",
-			    rte_strerror(-err));
+			    /* memif's bare -1 is no errno. */
+			    err == -1 ? "nobody listens at the other end" : rte_strerror(-err));
 	for (int i = 0; i < FRAME_MAC_BYTES; i++)
 		port->self.mac[i] = mac.addr_bytes[i];
 	return 0;
@@ -233,38 +234,37 @@ static void answer_arp(struct port *port, const struct frame_end *to)
 
 int mr_port_receive(struct port *port, struct frame_in *in)
 {
-	for (;;) {
-		struct rte_mbuf *packet;
+	struct rte_mbuf *packet;
 
-		if (port->rx_next == port->rx_count && next_burst(port) == 0)
-			return 0;
-		packet = port->rx[port->rx_next++];
-		if (port->rx_next < port->rx_count)
-			rte_prefetch0(rte_pktmbuf_mtod(port->rx[port->rx_next], void *));
-		/* A frame in several segments is longer than any of ours. */
-		if (packet->nb_segs != 1)
-			*in = (struct frame_in){.kind = FRAME_OTHER};
-		else
-			mr_frame_parse(&port->self, rte_pktmbuf_mtod(packet, const uint8_t *),
-				       packet->data_len, in);
-		switch (in->kind) {
-		case FRAME_UDP:
-			mr_count(MR_M_wire_rx_datagrams, 1);
-			return 1;
-		case FRAME_BAD:
-			mr_count(MR_M_wire_rx_datagrams, 1);
-			mr_count(MR_M_wire_bad_format, 1);
-			break;
-		case FRAME_ARP_REQUEST:
-			answer_arp(port, &in->from);
-			break;
-		case FRAME_ARP_REPLY:
-			return 1;
-		case FRAME_OTHER:
-			mr_count(MR_M_wire_rx_other, 1);
-			break;
-		}
+	if (port->rx_next == port->rx_count && next_burst(port) == 0)
+		return 0;
+	packet = port->rx[port->rx_next++];
+	if (port->rx_next < port->rx_count)
+		rte_prefetch0(rte_pktmbuf_mtod(port->rx[port->rx_next], void *));
+	/* A frame in several segments is longer than any of ours. */
+	if (packet->nb_segs != 1)
+		*in = (struct frame_in){.kind = FRAME_OTHER};
+	else
+		mr_frame_parse(&port->self, rte_pktmbuf_mtod(packet, const uint8_t *),
+			       packet->data_len, in);
+	switch (in->kind) {
+	case FRAME_BAD:
+		mr_count(MR_M_wire_bad_format, 1);
+		mr_count(MR_M_wire_rx_datagrams, 1);
+		break;
+	case FRAME_UDP:
+		mr_count(MR_M_wire_rx_datagrams, 1);
+		break;
+	case FRAME_ARP_REQUEST:
+		answer_arp(port, &in->from);
+		break;
+	case FRAME_ARP_REPLY:
+		break;
+	case FRAME_OTHER:
+		mr_count(MR_M_wire_rx_other, 1);
+		break;
 	}
+	return 1;
 }
 
 void *mr_port_payload(struct port *port)

@@ -51,8 +51,9 @@ int mr_port_open(struct port *port, const struct port_options *options, char *wh
 void mr_port_close(struct port *port);
 
 /*
- * The next frame received, ARP requests answered on the way; 0 when there is none. @in points into a packet
- * that stays valid until the next call.
+ * The next frame received, whatever it is; 0 when there is none. ARP requests are answered on the way and what
+ * is not for us is counted. @in points into a packet that stays valid until the next call. The caller bounds how
+ * many it takes in a turn.
  */
 int mr_port_receive(struct port *port, struct frame_in *in);
 
