@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Fuzzes the simulated device with raw commands. Input: a count, then as many times a byte that chooses the
+ * queue and 64 bytes of a command; what is left lies at RAW_IOVA + 64 KiB for commands to point at. Whatever
+ * comes, the device must answer, or be stopped by a ring that the commands themselves broke; and after
+ * each input CONTROL must bring it back.
+ */
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include <millrace/lpu_port.h>
+#include <millrace/lpu_spec.h>
+
+#include "driver/compile/compile.h"
+#include "driver/model/model.h"
+#include "firmware-sim/chips.h"
+#include "firmware-sim/sim.h"
+
+#define IOVA     0x10000000ull
+#define BYTES    (1u << 20)
+#define ENTRIES  16u
+#define DATA     65536u
+#define COMMANDS 64u
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static struct mr_lpu_port port;
+static uint8_t *mem;
+static uint32_t tail[2], head[2];
+
+static void check(int holds, const char *what)
+{
+	if (holds)
+		return;
+	fprintf(stderr, "fuzz_lpu: %s\n", what);
+	abort();
+}
+
+static void nap(void)
+{
+	const struct timespec t = {.tv_nsec = 5000};
+
+	nanosleep(&t, NULL);
+}
+
+static void control(uint32_t value)
+{
+	port.ops->reg_write(port.ctx, MR_LPU_REG_CONTROL, value);
+	for (int i = 0; port.ops->reg_read(port.ctx, MR_LPU_REG_STATUS) != value; i++) {
+		check(i < 1000000, "the device does not follow CONTROL");
+		nap();
+	}
+}
+
+/* Posts and waits at most some milliseconds; gives all credit back. The status, or 1 for no answer. */
+static int post(uint32_t q, const void *command)
+{
+	struct mr_lpu_completion *cq = (void *)(mem + q * 8192 + 4096);
+	struct mr_lpu_completion *c = &cq[head[q] % ENTRIES];
+
+	memcpy(mem + q * 8192 + tail[q]++ % ENTRIES * 64, command, 64);
+	port.ops->doorbell(port.ctx, q, MR_LPU_DB_SQ_TAIL, tail[q]);
+	for (int i = 0; i < 400; i++) {
+		if (__atomic_load_n(&c->phase, __ATOMIC_ACQUIRE) == !(head[q] / ENTRIES & 1)) {
+			check(c->status <= -MR_E_INTERNAL, "a status without a name");
+			port.ops->doorbell(port.ctx, q, MR_LPU_DB_CQ_HEAD, ++head[q]);
+			return -(int)c->status;
+		}
+		if (q) /* records: the ring is large enough for one command, credit for the next */
+			port.ops->doorbell(port.ctx, 1, MR_LPU_DB_RECORD_HEAD, (uint32_t)i * 64);
+		nap();
+	}
+	return 1;
+}
+
+static void power_up(void)
+{
+	struct mr_lpu_cmd_queue_create io = {
+		.head = {MR_LPU_QUEUE_CREATE, 0, 1},
+		.queue = 1,
+		.entries = ENTRIES,
+		.sq_iova = IOVA + 8192,
+		.cq_iova = IOVA + 8192 + 4096,
+		.record_iova = IOVA + 16384,
+		.record_entries = 512,
+		.vector = 1,
+	};
+
+	memset(mem, 0, BYTES);
+	memset(tail, 0, sizeof(tail));
+	memset(head, 0, sizeof(head));
+	port.ops->reg_write(port.ctx, MR_LPU_REG_ADMIN_ENTRIES, ENTRIES);
+	port.ops->reg_write(port.ctx, MR_LPU_REG_ADMIN_SQ_LO, (uint32_t)IOVA);
+	port.ops->reg_write(port.ctx, MR_LPU_REG_ADMIN_CQ_LO, (uint32_t)IOVA + 4096);
+	control(MR_LPU_CONTROL_ENABLE);
+	check(!post(0, &io), "the I/O queue");
+}
+
+/* A program is there, whether or not the last input's commands dropped it. */
+static void load(void)
+{
+	static struct mr_program program;
+	struct mr_lpu_cmd_program c = {.head = {MR_LPU_PROGRAM, 0, 1}};
+
+	if (!program.container) {
+		const struct mr_sim_builtin_chip *b = mr_sim_builtin_chip("tiny");
+		struct mr_model *model;
+		struct mr_chip chip;
+		check(!mr_chip_parse(b->text, (size_t)(b->end - b->text), &chip, NULL, 0), "chip");
+		check(!mr_model_open("tests/tiny.gguf", &model, NULL, 0), "tests/tiny.gguf");
+		struct mr_compile_options o = {
+			.chip = &chip, .chips = 2, .batch = 8, .context = 128};
+		check(!mr_compile(model, &o, &program, NULL, 0), "compile");
+		mr_model_close(model);
+	}
+	c.action = MR_LPU_PROGRAM_BEGIN;
+	c.bytes = program.bytes;
+	check(!post(0, &c), "BEGIN");
+	for (uint64_t at = 0; at < program.bytes; at += c.bytes) {
+		c.action = MR_LPU_PROGRAM_WRITE;
+		c.bytes = program.bytes - at < DATA ? program.bytes - at : DATA;
+		c.iova = IOVA + DATA;
+		c.offset = at;
+		memcpy(mem + DATA, (const uint8_t *)program.container + at, c.bytes);
+		check(!post(0, &c), "WRITE");
+	}
+	c.bytes = c.iova = c.offset = 0;
+	c.action = MR_LPU_PROGRAM_VERIFY;
+	check(!post(0, &c), "VERIFY");
+	c.action = MR_LPU_PROGRAM_ACTIVATE;
+	check(!post(0, &c), "ACTIVATE");
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	size_t count = size ? data[0] % COMMANDS : 0;
+	int loaded = 0;
+
+	if (!mem) {
+		const struct mr_sim_options o = {.chip_path = "tiny", .slots = 8};
+		check(!mr_sim_create(&o, &port), "power on");
+		mem = aligned_alloc(4096, BYTES);
+		check(mem && !port.ops->dma_map(port.ctx, IOVA, mem, BYTES, 3), "memory");
+	}
+	power_up();
+	if (size < 1 + count * 65)
+		count = size ? (size - 1) / 65 : 0;
+	size_t used = size ? 1 + count * 65 : 0;
+	for (size_t i = 0; i < count; i++)
+		loaded |= (data[1 + i * 65] & 1) != 0;
+	if (loaded)
+		load();
+	memcpy(mem + DATA, data + used, size - used < BYTES - DATA ? size - used : BYTES - DATA);
+	for (size_t i = 0; i < count; i++)
+		if (post(data[1 + i * 65] & 1, data + 2 + i * 65) == 1)
+			break;
+	control(0);
+	return 0;
+}
