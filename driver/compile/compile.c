@@ -22,7 +22,7 @@
 struct job {
 	const struct mr_model *model;
 	const struct mr_compile_options *opt;
-	struct mr_why *why;
+	struct mr_spec_why *why;
 	struct mr_program *program;
 	struct placement place;
 	uint64_t *layer_bytes;
@@ -81,10 +81,11 @@ static int check_tensor(struct job *j, const struct mr_tensor *t)
 					(layout == MR_LAYOUT_Q8_0X16 && types & MR_CHIP_TYPE_Q8_0);
 
 	if (!ok)
-		return mr_why(j->why, MR_E_NOT_SUPPORTED, "%s: chip %s has no product of its type",
-			      t->name, j->opt->chip->name);
+		return mr_spec_why(j->why, MR_E_NOT_SUPPORTED,
+				   "%s: chip %s has no product of its type", t->name,
+				   j->opt->chip->name);
 	if (!tensor_bytes(t) || strlen(t->name) >= sizeof(((struct mr_prog_segment *)0)->tensor))
-		return mr_why(j->why, MR_E_MODEL, "%s: size or name", t->name);
+		return mr_spec_why(j->why, MR_E_MODEL, "%s: size or name", t->name);
 	return 0;
 }
 
@@ -114,15 +115,16 @@ static int refuse(struct job *j, const struct place_sizes *sizes, uint32_t least
 	for (uint32_t n = 1; n <= PLACE_CHIPS_MAX && !fit->chips_least; n++)
 		if (mr_place_layers(sizes, j->opt->chip->sram_bytes, n, least, &other))
 			fit->chips_least = n;
-	mr_why(j->why, 0,
-	       "does not fit: %llu bytes of matrices, %llu of norms and %llu of KV for one context "
-	       "of "
-	       "%u tokens; %u x %s have %llu; %s%u",
-	       (unsigned long long)fit->matrices, (unsigned long long)fit->vectors,
-	       (unsigned long long)fit->kv_least, j->context, fit->chips, j->opt->chip->name,
-	       (unsigned long long)fit->sram,
-	       fit->chips_least ? "chips that would do: " : "more chips than ",
-	       fit->chips_least ? fit->chips_least : PLACE_CHIPS_MAX);
+	mr_spec_why(j->why, 0,
+		    "does not fit: %llu bytes of matrices, %llu of norms and %llu of KV for one "
+		    "context "
+		    "of "
+		    "%u tokens; %u x %s have %llu; %s%u",
+		    (unsigned long long)fit->matrices, (unsigned long long)fit->vectors,
+		    (unsigned long long)fit->kv_least, j->context, fit->chips, j->opt->chip->name,
+		    (unsigned long long)fit->sram,
+		    fit->chips_least ? "chips that would do: " : "more chips than ",
+		    fit->chips_least ? fit->chips_least : PLACE_CHIPS_MAX);
 	return MR_E_SRAM_FULL;
 }
 
@@ -338,7 +340,7 @@ static int build(struct job *j)
 int mr_compile(const struct mr_model *model, const struct mr_compile_options *options,
 	       struct mr_program *program, char *text, size_t text_bytes)
 {
-	struct mr_why why = {text, text_bytes};
+	struct mr_spec_why why = {text, text_bytes};
 	struct job j = {.model = model, .opt = options, .why = &why, .program = program};
 	int status;
 
@@ -346,11 +348,12 @@ int mr_compile(const struct mr_model *model, const struct mr_compile_options *op
 	j.context = options->context ? options->context : model->shape.context;
 	if (!options->chips || options->chips > PLACE_CHIPS_MAX || !options->batch ||
 	    options->batch > 65536 || j.context > model->shape.context)
-		return mr_why(&why, MR_E_RANGE, "%u chips, batch %u, context %u of the model's %u",
-			      options->chips, options->batch, j.context, model->shape.context);
+		return mr_spec_why(&why, MR_E_RANGE,
+				   "%u chips, batch %u, context %u of the model's %u",
+				   options->chips, options->batch, j.context, model->shape.context);
 	j.layer_bytes = calloc(model->shape.layers, sizeof(*j.layer_bytes));
 	if (!j.layer_bytes)
-		return mr_why(&why, MR_E_NO_MEMORY, "out of memory");
+		return mr_spec_why(&why, MR_E_NO_MEMORY, "out of memory");
 	status = check_model(&j);
 	if (!status)
 		status = place(&j);

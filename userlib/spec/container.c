@@ -58,44 +58,44 @@ void mr_container_seal(void *container)
 	crypto_hash_sha256(h->sha256, bytes + HASHED_FROM, h->meta_bytes - HASHED_FROM);
 }
 
-static int check_header(const struct mr_prog_header *h, size_t bytes, struct mr_why *why)
+static int check_header(const struct mr_prog_header *h, size_t bytes, struct mr_spec_why *why)
 {
 	if (h->magic != MR_PROG_MAGIC)
-		return mr_why(why, MR_E_FORMAT, "no program container: wrong magic");
+		return mr_spec_why(why, MR_E_FORMAT, "no program container: wrong magic");
 	if (h->version != MR_PROG_VERSION)
-		return mr_why(why, MR_E_VERSION, "container version %u, this reader knows %u",
-			      h->version, MR_PROG_VERSION);
+		return mr_spec_why(why, MR_E_VERSION, "container version %u, this reader knows %u",
+				   h->version, MR_PROG_VERSION);
 	if (h->header_bytes != sizeof(*h) || h->reserved0 || h->reserved[0] || h->reserved[1] ||
 	    h->reserved[2])
-		return mr_why(why, MR_E_FORMAT, "header size or reserved fields");
+		return mr_spec_why(why, MR_E_FORMAT, "header size or reserved fields");
 	if (h->meta_bytes > MR_PROG_META_BYTES_MAX)
-		return mr_why(why, MR_E_TOO_LARGE, "metadata of %llu bytes",
-			      (unsigned long long)h->meta_bytes);
+		return mr_spec_why(why, MR_E_TOO_LARGE, "metadata of %llu bytes",
+				   (unsigned long long)h->meta_bytes);
 	if (h->meta_bytes > bytes)
-		return mr_why(why, MR_E_TRUNCATED, "metadata of %llu bytes, %zu are there",
-			      (unsigned long long)h->meta_bytes, bytes);
+		return mr_spec_why(why, MR_E_TRUNCATED, "metadata of %llu bytes, %zu are there",
+				   (unsigned long long)h->meta_bytes, bytes);
 	if (h->payload_offset != sizeof(*h) + tables_bytes(h) ||
 	    h->payload_bytes > MR_PROG_META_BYTES_MAX ||
 	    h->meta_bytes < h->payload_offset + h->payload_bytes ||
 	    h->meta_bytes % MR_PROG_DATA_ALIGN || h->total_bytes < h->meta_bytes)
-		return mr_why(why, MR_E_FORMAT, "sizes in the header contradict each other");
+		return mr_spec_why(why, MR_E_FORMAT, "sizes in the header contradict each other");
 	if (!memchr(h->numeric_class, 0, sizeof(h->numeric_class)) ||
 	    !memchr(h->model, 0, sizeof(h->model)))
-		return mr_why(why, MR_E_FORMAT, "text in the header without an end");
+		return mr_spec_why(why, MR_E_FORMAT, "text in the header without an end");
 	return 0;
 }
 
-static int open_reference(struct mr_container *c, struct mr_why *why)
+static int open_reference(struct mr_container *c, struct mr_spec_why *why)
 {
 	const struct mr_prog_header *h = c->header;
 	const unsigned char *payload = (const unsigned char *)h + h->payload_offset;
 
 	c->ref = (const struct mr_ref_header *)payload;
 	if (h->payload_bytes < sizeof(*c->ref) || c->ref->version != 1)
-		return mr_why(why, MR_E_FORMAT, "payload's header");
+		return mr_spec_why(why, MR_E_FORMAT, "payload's header");
 	if (h->payload_bytes != sizeof(*c->ref) + (uint64_t)c->ref->chips * sizeof(*c->chips) +
 					(uint64_t)c->ref->ops * sizeof(*c->ops))
-		return mr_why(why, MR_E_FORMAT, "payload's size and its counts");
+		return mr_spec_why(why, MR_E_FORMAT, "payload's size and its counts");
 	c->chips = (const struct mr_ref_chip *)(c->ref + 1);
 	c->ops = (const struct mr_ref_op *)(c->chips + c->ref->chips);
 	return 0;
@@ -104,24 +104,24 @@ static int open_reference(struct mr_container *c, struct mr_why *why)
 int mr_container_open(const void *meta, size_t bytes, struct mr_container *c, char *text,
 		      size_t text_bytes)
 {
-	struct mr_why why = {text, text_bytes};
+	struct mr_spec_why why = {text, text_bytes};
 	const struct mr_prog_header *h = meta;
 	unsigned char digest[32];
 	int status;
 
 	memset(c, 0, sizeof(*c));
 	if (bytes < sizeof(*h))
-		return mr_why(&why, MR_E_TRUNCATED, "shorter than a header");
+		return mr_spec_why(&why, MR_E_TRUNCATED, "shorter than a header");
 	status = check_header(h, bytes, &why);
 	if (status)
 		return status;
 	crypto_hash_sha256(digest, (const unsigned char *)meta + HASHED_FROM,
 			   h->meta_bytes - HASHED_FROM);
 	if (memcmp(digest, h->sha256, sizeof(digest)))
-		return mr_why(&why, MR_E_CHECKSUM,
-			      "the metadata does not have the header's SHA-256");
+		return mr_spec_why(&why, MR_E_CHECKSUM,
+				   "the metadata does not have the header's SHA-256");
 	if (h->payload_kind != MR_PAYLOAD_REFERENCE)
-		return mr_why(&why, MR_E_NOT_SUPPORTED, "payload kind %u", h->payload_kind);
+		return mr_spec_why(&why, MR_E_NOT_SUPPORTED, "payload kind %u", h->payload_kind);
 	c->header = h;
 	c->segments = (const struct mr_prog_segment *)(h + 1);
 	c->params = (const struct mr_prog_param *)(c->segments + h->segments);

@@ -27,27 +27,28 @@ static int zero(const void *p, size_t n)
 }
 
 static int check_target(const struct mr_container *c, const struct mr_chip *chip, uint32_t chips,
-			struct mr_why *why)
+			struct mr_spec_why *why)
 {
 	const struct mr_prog_header *h = c->header;
 
 	if (memcmp(h->chip_hash, chip->hash, sizeof(h->chip_hash)))
-		return mr_why(why, MR_E_NOT_SUPPORTED, "compiled for another chip file than %s's",
-			      chip->name);
+		return mr_spec_why(why, MR_E_NOT_SUPPORTED,
+				   "compiled for another chip file than %s's", chip->name);
 	if (strcmp(h->numeric_class, chip->classes))
-		return mr_why(why, MR_E_NOT_SUPPORTED, "numeric class %s, the chip computes %s",
-			      h->numeric_class, chip->classes);
+		return mr_spec_why(why, MR_E_NOT_SUPPORTED,
+				   "numeric class %s, the chip computes %s", h->numeric_class,
+				   chip->classes);
 	if (!h->chips || h->chips > chips)
-		return mr_why(why, MR_E_NOT_SUPPORTED, "compiled for %u chips, the device has %u",
-			      h->chips, chips);
+		return mr_spec_why(why, MR_E_NOT_SUPPORTED,
+				   "compiled for %u chips, the device has %u", h->chips, chips);
 	if (c->ref->chips != h->chips)
-		return mr_why(why, MR_E_FORMAT, "payload and header differ in chips");
+		return mr_spec_why(why, MR_E_FORMAT, "payload and header differ in chips");
 	if (!h->batch || h->batch > 65536 || !h->context || h->context > CONTEXT_MAX)
-		return mr_why(why, MR_E_RANGE, "batch %u, context %u", h->batch, h->context);
+		return mr_spec_why(why, MR_E_RANGE, "batch %u, context %u", h->batch, h->context);
 	return 0;
 }
 
-static int check_shape(const struct mr_container *c, struct mr_why *why)
+static int check_shape(const struct mr_container *c, struct mr_spec_why *why)
 {
 	const struct mr_ref_header *r = c->ref;
 
@@ -55,46 +56,47 @@ static int check_shape(const struct mr_container *c, struct mr_why *why)
 	    r->heads > 65536 || !r->kv_heads || r->kv_heads > r->heads || !r->head_dim ||
 	    r->head_dim > 4096 || !r->ffn || r->ffn > DIM_MAX || !r->vocab || r->vocab > DIM_MAX ||
 	    r->context != c->header->context)
-		return mr_why(why, MR_E_RANGE, "the model's shape");
+		return mr_spec_why(why, MR_E_RANGE, "the model's shape");
 	if (r->width % 32 || r->ffn % 32 || r->head_dim % 16 || r->heads % r->kv_heads ||
 	    (uint64_t)r->heads * r->head_dim > DIM_MAX || r->heads * r->head_dim % 32)
-		return mr_why(why, MR_E_RANGE,
-			      "the model's shape is not one that class D computes");
+		return mr_spec_why(why, MR_E_RANGE,
+				   "the model's shape is not one that class D computes");
 	if (!(r->rms_eps >= 0 && r->rms_eps < 1) || !(r->rope_base >= 1 && r->rope_base < 1e12f))
-		return mr_why(why, MR_E_RANGE, "the model's constants");
+		return mr_spec_why(why, MR_E_RANGE, "the model's constants");
 	if (!r->kv_blocks || r->kv_blocks > CONTEXT_MAX || !zero(r->reserved, sizeof(r->reserved)))
-		return mr_why(why, MR_E_RANGE, "KV blocks or reserved fields");
+		return mr_spec_why(why, MR_E_RANGE, "KV blocks or reserved fields");
 	return 0;
 }
 
 static int check_segment(const struct mr_container *c, uint32_t i, const struct mr_chip *chip,
-			 uint64_t *file_end, struct mr_why *why)
+			 uint64_t *file_end, struct mr_spec_why *why)
 {
 	const struct mr_prog_segment *s = &c->segments[i];
 	uint64_t bank_bytes = chip->sram_bytes / (chip->sram_slices * chip->sram_banks);
 
 	if (!memchr(s->tensor, 0, sizeof(s->tensor)) || !zero(s->reserved, sizeof(s->reserved)))
-		return mr_why(why, MR_E_FORMAT, "segment %u: name or reserved fields", i);
+		return mr_spec_why(why, MR_E_FORMAT, "segment %u: name or reserved fields", i);
 	if (s->chip >= c->header->chips || !s->bytes ||
 	    s->bytes != mr_layout_bytes(s->layout, s->rows, s->cols))
-		return mr_why(why, MR_E_FORMAT, "segment %u: chip, layout or size", i);
+		return mr_spec_why(why, MR_E_FORMAT, "segment %u: chip, layout or size", i);
 	if (s->address % MR_PROG_ALIGN || s->address > chip->sram_bytes ||
 	    s->bytes > chip->sram_bytes - s->address)
-		return mr_why(why, MR_E_SRAM_FULL, "segment %u lies outside the chip's SRAM", i);
+		return mr_spec_why(why, MR_E_SRAM_FULL, "segment %u lies outside the chip's SRAM",
+				   i);
 	if (s->slice != s->address / bank_bytes / chip->sram_banks ||
 	    s->bank != s->address / bank_bytes % chip->sram_banks)
-		return mr_why(why, MR_E_FORMAT, "segment %u: slice or bank", i);
+		return mr_spec_why(why, MR_E_FORMAT, "segment %u: slice or bank", i);
 	if (s->offset % MR_PROG_ALIGN || s->offset < *file_end ||
 	    s->offset - *file_end >= MR_PROG_DATA_ALIGN || s->offset > c->header->total_bytes ||
 	    s->bytes > c->header->total_bytes - s->offset)
-		return mr_why(why, MR_E_FORMAT, "segment %u lies outside the container", i);
+		return mr_spec_why(why, MR_E_FORMAT, "segment %u lies outside the container", i);
 	*file_end = s->offset + s->bytes;
 	return 0;
 }
 
 /* Segments in ascending address on each chip, KV above them, layers in one ascending sequence. */
 static int check_places(const struct mr_container *c, const struct mr_chip *chip,
-			struct mr_why *why)
+			struct mr_spec_why *why)
 {
 	const struct mr_ref_header *r = c->ref;
 	uint64_t layer_bytes = (uint64_t)2 * r->kv_heads * MR_KV_BLOCK_TOKENS * r->head_dim * 2;
@@ -113,21 +115,22 @@ static int check_places(const struct mr_container *c, const struct mr_chip *chip
 			if (c->segments[i].chip != k)
 				continue;
 			if (c->segments[i].address < end)
-				return mr_why(why, MR_E_FORMAT, "segment %u overlaps another", i);
+				return mr_spec_why(why, MR_E_FORMAT, "segment %u overlaps another",
+						   i);
 			end = c->segments[i].address + c->segments[i].bytes;
 		}
 		if (part->first_layer != layer || part->layers > r->layers - layer ||
 		    part->kv_block_bytes != part->layers * layer_bytes ||
 		    !zero(part->reserved, sizeof(part->reserved)))
-			return mr_why(why, MR_E_FORMAT, "chip %u: layers or KV", k);
+			return mr_spec_why(why, MR_E_FORMAT, "chip %u: layers or KV", k);
 		layer += part->layers;
 		if (part->kv_address % MR_PROG_ALIGN || part->kv_address < end ||
 		    part->kv_address > chip->sram_bytes ||
 		    part->kv_block_bytes * r->kv_blocks > chip->sram_bytes - part->kv_address)
-			return mr_why(why, MR_E_SRAM_FULL, "chip %u: KV outside the SRAM", k);
+			return mr_spec_why(why, MR_E_SRAM_FULL, "chip %u: KV outside the SRAM", k);
 	}
 	if (layer != r->layers)
-		return mr_why(why, MR_E_FORMAT, "layers without a chip");
+		return mr_spec_why(why, MR_E_FORMAT, "layers without a chip");
 	return 0;
 }
 
@@ -149,7 +152,7 @@ static int tensor_is(const struct mr_container *c, const struct mr_chip *chip,
 }
 
 static int check_op(const struct mr_container *c, const struct mr_chip *chip, uint32_t i,
-		    struct mr_why *why)
+		    struct mr_spec_why *why)
 {
 	const struct mr_ref_header *r = c->ref;
 	const struct mr_ref_op *op = &c->ops[i];
@@ -184,10 +187,10 @@ static int check_op(const struct mr_container *c, const struct mr_chip *chip, ui
 	}
 	for (; ok && used < MR_REF_TENSORS; used++)
 		ok = op->segment[used] == MR_REF_NONE;
-	return ok ? 0 : mr_why(why, MR_E_FORMAT, "operation %u contradicts the tables", i);
+	return ok ? 0 : mr_spec_why(why, MR_E_FORMAT, "operation %u contradicts the tables", i);
 }
 
-static int check_tables(const struct mr_container *c, struct mr_why *why)
+static int check_tables(const struct mr_container *c, struct mr_spec_why *why)
 {
 	const struct mr_prog_header *h = c->header;
 
@@ -195,28 +198,29 @@ static int check_tables(const struct mr_container *c, struct mr_why *why)
 		if (!memchr(c->params[i].name, 0, sizeof(c->params[i].name)) ||
 		    c->params[i].reserved0 || c->params[i].smallest > c->params[i].initial ||
 		    c->params[i].initial > c->params[i].largest)
-			return mr_why(why, MR_E_FORMAT, "param %u", i);
+			return mr_spec_why(why, MR_E_FORMAT, "param %u", i);
 	for (uint32_t i = 0; i < h->ios; i++)
 		if (!memchr(c->ios[i].name, 0, sizeof(c->ios[i].name)) || c->ios[i].reserved0 ||
 		    c->ios[i].kind < MR_IO_TOKEN_IN || c->ios[i].kind > MR_IO_LOGITS_OUT ||
 		    !zero(c->ios[i].reserved, sizeof(c->ios[i].reserved)))
-			return mr_why(why, MR_E_FORMAT, "io %u", i);
+			return mr_spec_why(why, MR_E_FORMAT, "io %u", i);
 	if (h->epochs != 1 || h->claims != 1)
-		return mr_why(why, MR_E_FORMAT, "a reference program has one epoch and one claim");
+		return mr_spec_why(why, MR_E_FORMAT,
+				   "a reference program has one epoch and one claim");
 	if (c->epochs[0].kind != MR_EPOCH_DECODE_STEP || c->epochs[0].first_op ||
 	    c->epochs[0].ops != c->ref->ops || c->epochs[0].claim ||
 	    !zero(c->epochs[0].reserved, sizeof(c->epochs[0].reserved)))
-		return mr_why(why, MR_E_FORMAT, "epoch 0");
+		return mr_spec_why(why, MR_E_FORMAT, "epoch 0");
 	if (c->claims[0].epoch || c->claims[0].tile_blocks != 16 ||
 	    !zero(c->claims[0].reserved, sizeof(c->claims[0].reserved)))
-		return mr_why(why, MR_E_FORMAT, "claim 0");
+		return mr_spec_why(why, MR_E_FORMAT, "claim 0");
 	return 0;
 }
 
 int mr_container_verify(const struct mr_container *c, const struct mr_chip *chip, uint32_t chips,
 			char *text, size_t text_bytes)
 {
-	struct mr_why why = {text, text_bytes};
+	struct mr_spec_why why = {text, text_bytes};
 	int status = check_target(c, chip, chips, &why);
 
 	if (!status)
@@ -226,8 +230,8 @@ int mr_container_verify(const struct mr_container *c, const struct mr_chip *chip
 	if (!status)
 		status = check_tables(c, &why);
 	if (!status && c->ref->ops != c->ref->layers + 2)
-		status = mr_why(&why, MR_E_FORMAT, "a list of %u operations for %u layers",
-				c->ref->ops, c->ref->layers);
+		status = mr_spec_why(&why, MR_E_FORMAT, "a list of %u operations for %u layers",
+				     c->ref->ops, c->ref->layers);
 	for (uint32_t i = 0; !status && i < c->ref->ops; i++)
 		status = check_op(c, chip, i, &why);
 	return status;

@@ -4,7 +4,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-int mr_why(struct mr_why *why, int status, const char *format, ...)
+int mr_spec_why(struct mr_spec_why *why, int status, const char *format, ...)
 {
 	if (why->text && why->bytes) {
 		va_list args;

@@ -6,13 +6,13 @@
 
 #include <stddef.h>
 
-struct mr_why {
+struct mr_spec_why {
 	char *text; /* NULL = nobody asks */
 	size_t bytes;
 };
 
 /* Writes the sentence and returns @status. */
-int mr_why(struct mr_why *why, int status, const char *format, ...)
+int mr_spec_why(struct mr_spec_why *why, int status, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 
 #endif /* MR_USERLIB_SPEC_WHY_H */
