@@ -20,6 +20,7 @@ trap cleanup EXIT
 trap 'exit 130' INT TERM
 
 "$bin" keys new "$work/key" >/dev/null
+: >"$work/log"
 # shellcheck disable=SC2086
 "$bin" serve -m "$model" --memif "$work/memif" --key "$work/key" ${DEMO_ARGS:-} 2>"$work/log" &
 server=$!
@@ -33,10 +34,12 @@ until grep -q '^millrace: serving' "$work/log"; do
 	tries=$((tries + 1))
 	sleep 0.1
 done
-[ "${1:-}" = --json ] || cat "$work/log" >&2
+# With --json the output is one JSON object, ids and all, and nothing streams.
+output=--stream
+[ "${1:-}" = --json ] && output=--json || cat "$work/log" >&2
 rc=0
 "$bin" load -m "$model" --memif "$work/memif" --key "$work/key" --prompts "$here/demo-prompts.txt" \
-	--max-tokens "${DEMO_TOKENS:-48}" --stream "$@" || rc=$?
+	--chat --max-tokens "${DEMO_TOKENS:-48}" $output || rc=$?
 if [ $rc != 0 ]; then
 	echo "millrace: the server's log:" >&2
 	cat "$work/log" >&2
