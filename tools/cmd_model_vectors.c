@@ -45,7 +45,7 @@ static const char usage[] =
 	"from forced decode, and the two must agree bit for bit.\n\n"
 	"  -m, --model FILE  GGUF (default: $MR_MODEL, then what `make model` fetched)\n"
 	"  --only LIST       of tokens,chat,logits,ppl (default: all)\n"
-	"  -o FILE           write there instead of to standard output\n" TOOL_DEVICE_HELP;
+	"  -o, --output FILE write there instead of to standard output\n" TOOL_DEVICE_HELP;
 
 static int parse(int argc, char **argv, struct vectors_options *o)
 {

@@ -50,6 +50,28 @@ for sub in logits vectors; do
 	expect 2 '\-\-device is lpu, cpu or nil' "$bin" model $sub --device gpu x
 done
 
+# A command's manual page and its --help (those of its subcommands with it) name the same options.
+options() {
+	grep -oE '(^|[^-a-z])--[a-z][a-z-]+' | grep -oE -- '--[a-z-]+' | grep -vx -- --help | sort -u
+}
+for name in $names; do
+	page=Documentation/man/millrace-$name.1.rst
+	if [ ! -e "$page" ]; then
+		echo "FAILED: no manual page $page"
+		bad=1
+		continue
+	fi
+	{
+		"$bin" "$name" --help
+		[ "$name" = model ] && for sub in info tokenize logits vectors; do "$bin" model $sub --help; done
+	} | options >"$work/help"
+	options <"$page" >"$work/page"
+	diff "$work/help" "$work/page" >"$work/diff" && continue
+	echo "FAILED: --help of $name (<) and its manual page (>) differ:"
+	cat "$work/diff"
+	bad=1
+done
+
 # Models that are not there, or are none. The cache is looked for in three places.
 expect 1 "no model at $work/none/SmolLM2.*make model" env -u MR_MODEL MR_CACHE="$work/none" "$bin" model logits -p x
 expect 1 "no model at $work/xdg/millrace/SmolLM2" \
