@@ -154,9 +154,12 @@ static int wrap_poll(struct mr_device *dev, struct mr_event *events, uint32_t ma
 		max = some < max ? some : max;
 	}
 	count = w->inner->work->poll(w->inner, events, max);
-	for (int i = 0; i < count; i++)
+	for (int i = 0; i < count; i++) {
+		if (w->on_event)
+			w->on_event(w->arg, &events[i]);
 		if (!disturb(w, &events[i]))
 			events[kept++] = events[i];
+	}
 	return count < 0 ? count : kept;
 }
 

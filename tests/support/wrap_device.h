@@ -23,6 +23,8 @@ struct wrap_device {
 	struct wrap_fault prefill, import, decode;
 	/* Sees each import before the device does; may change memory, the descriptors too. */
 	void (*on_import)(void *arg, struct mr_kv_desc *descs, uint32_t count);
+	/* Sees each event on its way out. */
+	void (*on_event)(void *arg, const struct mr_event *event);
 	void *arg;
 	int32_t lost; /* not 0: poll and reset return it */
 	uint64_t in_event_tag[3];

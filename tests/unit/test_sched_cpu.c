@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The orchestrator over CPU devices on tests/tiny.gguf: a sequence's tokens and log-probabilities do not
+ * depend on its company, on chunks, on steps or on a hand-over between devices; corrupt KV is refused.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "driver/cpu/cpu.h"
+#include "driver/mem/arena.h"
+#include "driver/metrics.h"
+#include "driver/model/model.h"
+#include "support/sched_front.h"
+#include "support/wrap_device.h"
+
+#define CROWD  24u
+#define TOKENS 20u
+#define PLENTY 1000000u
+#define TURNS  20000000u
+
+struct bench {
+	struct mr_model *model;
+	struct mr_arena *arena;
+	struct mr_device *cpu[2];
+	struct wrap_device wrap; /* round the second, which decodes */
+};
+
+static int bench_open(void **state)
+{
+	static struct bench b;
+	struct mr_arena_options arena = {.node = -1, .no_huge = 1};
+	char why[256] = "";
+
+	assert_int_equal(mr_model_open(MR_TEST_DATA "/tiny.gguf", &b.model, why, sizeof(why)), 0);
+	assert_int_equal(mr_arena_create(&arena, &b.arena), 0);
+	for (int i = 0; i < 2; i++) {
+		struct mr_cpu_options cpu = {
+			.arena = b.arena, .slots = 40, .kv_tokens = 16384, .cpu = -1};
+
+		assert_int_equal(mr_cpu_open(&cpu, &b.cpu[i]), 0);
+		assert_int_equal(b.cpu[i]->work->load(b.cpu[i], b.model, NULL, NULL), 0);
+	}
+	wrap_device(&b.wrap, b.cpu[1]);
+	*state = &b;
+	return 0;
+}
+
+static int bench_close(void **state)
+{
+	struct bench *b = *state;
+
+	b->cpu[0]->admin->close(b->cpu[0]);
+	b->cpu[1]->admin->close(b->cpu[1]);
+	mr_arena_destroy(b->arena);
+	mr_model_close(b->model);
+	return 0;
+}
+
+static uint32_t prompt_of(const struct bench *b, uint64_t key, uint32_t *ids)
+{
+	uint64_t seed = 1 + key * 7919;
+	uint32_t count = key == 0 ? 1 : 1 + (uint32_t)(wrap_random(&seed) % 300);
+
+	for (uint32_t i = 0; i < count; i++)
+		ids[i] = (uint32_t)(wrap_random(&seed) % b->model->shape.vocab);
+	return count;
+}
+
+static struct mr_sched *sched_of(struct bench *b, int split, uint32_t chunk, uint32_t steps)
+{
+	struct mr_sched_options o = {
+		.model = b->model,
+		.prefill = split ? b->cpu[0] : &b->wrap.dev,
+		.decode = &b->wrap.dev,
+		.requests = CROWD,
+		.chunk = chunk,
+		.steps = steps,
+	};
+	struct mr_sched *sched = NULL;
+
+	assert_int_equal(mr_sched_create(&o, &sched), 0);
+	return sched;
+}
+
+static void submit(struct bench *b, struct sched_front *front, struct mr_sched *sched, uint64_t key,
+		   uint32_t credit)
+{
+	uint32_t ids[512], count = prompt_of(b, key, ids);
+
+	assert_int_equal(sched_front_submit(front, sched, 1, key, ids, count,
+					    TOKENS + (uint32_t)key, credit),
+			 0);
+}
+
+/* Each prompt alone: what company must not change. */
+static void alone(struct bench *b, struct sched_front *front)
+{
+	sched_front_init(front, CROWD);
+	for (uint64_t key = 0; key < CROWD; key++) {
+		struct mr_sched *sched = sched_of(b, 0, 128, 1);
+
+		submit(b, front, sched, key, PLENTY);
+		assert_int_equal(sched_front_drain(sched, TURNS), 0);
+		assert_int_equal(front->answers[key].end.status, 0);
+		mr_sched_destroy(sched);
+	}
+	assert_int_equal(front->broken, 0);
+}
+
+static void equal(const struct sched_front *a, const struct sched_front *b, uint64_t key)
+{
+	const struct answer *x = &a->answers[key], *y = &b->answers[key];
+
+	assert_int_equal(y->end.status, 0);
+	assert_int_equal(x->count, y->count);
+	assert_memory_equal(x->ids, y->ids, x->count * sizeof(x->ids[0]));
+	assert_memory_equal(x->logprobs, y->logprobs, x->count * sizeof(x->logprobs[0]));
+}
+
+/*
+ * All prompts together, joining a few turns apart, some short of credit now and then, every fifth given up
+ * on the way.
+ */
+static void together(struct bench *b, const struct sched_front *want, int split, uint32_t chunk,
+		     uint32_t steps)
+{
+	struct mr_sched *sched = sched_of(b, split, chunk, steps);
+	struct sched_front front;
+	uint64_t next = 0, random = chunk * 31 + steps;
+
+	sched_front_init(&front, CROWD);
+	b->wrap.most_entries = b->wrap.most_steps = 0;
+	for (uint32_t turn = 0; turn < TURNS && front.ended < CROWD; turn++) {
+		uint64_t dice = wrap_random(&random);
+
+		if (next < CROWD && dice % 4 == 0)
+			submit(b, &front, sched, next++, (uint32_t)(dice >> 8) % 8);
+		for (uint64_t key = 0; key < next; key++)
+			if (front.answers[key].credit == 0 && wrap_random(&random) % 4 == 0)
+				front.answers[key].credit = 1 + (uint32_t)(dice >> 16) % 9;
+		for (uint64_t key = 4; key < next; key += 5)
+			if (front.answers[key].count == key % 7)
+				mr_sched_cancel(sched, 1, key);
+		mr_sched_poll(sched);
+	}
+	assert_int_equal(front.ended, CROWD);
+	assert_int_equal(front.broken, 0);
+	assert_true(b->wrap.most_entries > 1); /* they did share a DECODE */
+	for (uint64_t key = 0; key < CROWD; key++)
+		if (key % 5 != 4)
+			equal(want, &front, key);
+	mr_sched_destroy(sched);
+	sched_front_free(&front);
+}
+
+static void company(void **state)
+{
+	static const uint32_t chunks[] = {1, 7, 16, 33, 128, 512};
+	struct bench *b = *state;
+	struct sched_front want;
+
+	alone(b, &want);
+	for (size_t i = 0; i < sizeof(chunks) / sizeof(*chunks); i++) {
+		together(b, &want, 0, chunks[i], 1);
+		together(b, &want, 1, chunks[i], i % 2 ? 4 : 1);
+	}
+	sched_front_free(&want);
+}
+
+struct corruption {
+	struct mr_arena *arena;
+	int left;
+	uint8_t *byte; /* flipped; flipped back when the device has refused it */
+};
+
+/* Flips a byte of the last block between its checksum and the device's look at it. */
+static void corrupt(void *arg, struct mr_kv_desc *descs, uint32_t count)
+{
+	struct corruption *c = arg;
+
+	if (c->byte || c->left-- <= 0)
+		return;
+	c->byte = (uint8_t *)mr_arena_at(c->arena, descs[count - 1].iova, 16) + 5;
+	*c->byte ^= 0x10;
+}
+
+static void mend(void *arg, const struct mr_event *event)
+{
+	struct corruption *c = arg;
+
+	if (!c->byte || event->status != MR_E_CHECKSUM)
+		return;
+	*c->byte ^= 0x10;
+	c->byte = NULL;
+}
+
+/* Once: the second hand-over heals it. Twice: the request ends by name, and only that one. */
+static void corrupt_kv(void **state)
+{
+	struct bench *b = *state;
+	struct sched_front want;
+
+	alone(b, &want);
+	for (int times = 1; times <= 2; times++) {
+		struct corruption c = {.arena = b->arena, .left = times};
+		uint64_t before = mr_metric_read(MR_M_sched_kv_stale);
+		struct mr_sched *sched = sched_of(b, 1, 128, 1);
+		struct sched_front front;
+
+		sched_front_init(&front, CROWD);
+		submit(b, &front, sched, 1, PLENTY);
+		submit(b, &front, sched, 2, PLENTY);
+		b->wrap.on_import = corrupt;
+		b->wrap.on_event = mend;
+		b->wrap.arg = &c;
+		assert_int_equal(sched_front_drain(sched, TURNS), 0);
+		b->wrap.on_import = NULL;
+		b->wrap.on_event = NULL;
+		assert_null(c.byte);
+		if (times == 1) {
+			equal(&want, &front, 1);
+		} else {
+			assert_int_equal(front.answers[1].end.status, MR_E_CHECKSUM);
+			assert_int_equal(front.answers[1].count, 0);
+		}
+		equal(&want, &front, 2);
+		assert_int_equal(mr_metric_read(MR_M_sched_kv_stale) - before, times);
+		assert_int_equal(front.broken, 0);
+		mr_sched_destroy(sched);
+		sched_front_free(&front);
+	}
+	sched_front_free(&want);
+}
+
+/* Text and chat: refused by size and emptiness, else the model's own tokens in front. */
+static void text(void **state)
+{
+	struct bench *b = *state;
+	struct mr_sched *sched = sched_of(b, 0, 128, 1);
+	static const uint32_t sizes[] = {0, MR_PROMPT_BYTES_MAX + 1, MR_PROMPT_BYTES_MAX, 5};
+	static const int wants[] = {MR_E_INVALID, MR_E_TOO_LARGE, MR_E_CONTEXT_FULL, 0};
+	struct sched_front front;
+
+	sched_front_init(&front, CROWD);
+	for (uint32_t flags = 0; flags <= MR_REQUEST_CHAT; flags++) {
+		for (int i = 0; i < 4; i++) {
+			struct mr_request *r = mr_sched_request(sched);
+
+			assert_non_null(r);
+			memset(r->text, '7', MR_PROMPT_BYTES_MAX);
+			r->ops = &sched_front_ops;
+			r->front = &front;
+			r->key = flags;
+			r->flags = flags;
+			r->max_tokens = 2;
+			r->text_bytes = sizes[i];
+			assert_int_equal(mr_sched_submit(sched, r), wants[i]);
+			if (wants[i] == 0)
+				front.answers[flags] = (struct answer){
+					.accepted = 1, .prompt = r->token_count, .credit = PLENTY};
+		}
+	}
+	assert_int_equal(sched_front_drain(sched, TURNS), 0);
+	assert_int_equal(front.ended, 2);
+	assert_int_equal(front.broken, 0);
+	assert_int_equal(front.answers[0].prompt, 5); /* a digit is a token of its own */
+	assert_true(front.answers[1].prompt > 10);    /* the template round it */
+	mr_sched_destroy(sched);
+	sched_front_free(&front);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(company),
+		cmocka_unit_test(corrupt_kv),
+		cmocka_unit_test(text),
+	};
+
+	return cmocka_run_group_tests(tests, bench_open, bench_close);
+}
