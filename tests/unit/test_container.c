@@ -10,6 +10,7 @@
 
 #include "driver/compile/compile.h"
 #include "firmware-sim/chips.h"
+#include "firmware-sim/clock.h"
 #include "support/lpu_rig.h"
 #include "userlib/spec/container.h"
 
@@ -136,6 +137,35 @@ static void kv_gets_what_is_left(void **state)
 	assert_true(two.fit.kv_blocks > one.fit.kv_blocks);
 	mr_program_free(&one);
 	mr_program_free(&two);
+}
+
+/* Two arithmetics of time: the compiler's prediction, and what the simulator's clock counts. */
+static void the_claim_holds_for_any_batch(void **state)
+{
+	static const char *const names[] = {"tiny", "mr1"};
+	char why[256];
+
+	for (uint32_t i = 0; i < 6; i++) {
+		struct mr_chip chip = chip_with(names[i % 2], NULL, NULL);
+		struct mr_program program;
+		struct mr_container c;
+		assert_int_equal(compile_for(&chip, i / 2 + 1, &program, why), 0);
+		assert_int_equal(mr_container_open(program.container, program.bytes, &c, why, 256),
+				 0);
+		for (uint32_t n = 1; n <= 40; n++) {
+			uint32_t blocks[40];
+			uint64_t want = c.claims->base;
+			for (uint32_t k = 0; k < n; k++) {
+				blocks[k] = 1 + (k * 37 + n * 11) % 512;
+				want += c.claims->slot + c.claims->block * blocks[k] +
+					c.claims->tile * ((blocks[k] + 15) / 16);
+			}
+			assert_int_equal(mr_clock_forward(&c, &chip, blocks, n) +
+						 n * mr_clock_sample(&c, &chip),
+					 want);
+		}
+		mr_program_free(&program);
+	}
 }
 
 static int reader_says(const uint8_t *bytes, size_t n, const struct mr_chip *chip)
@@ -311,6 +341,7 @@ int main(void)
 		cmocka_unit_test(a_chip_file_says_all_once),
 		cmocka_unit_test(what_does_not_fit_is_told_in_numbers),
 		cmocka_unit_test(kv_gets_what_is_left),
+		cmocka_unit_test(the_claim_holds_for_any_batch),
 		cmocka_unit_test(every_changed_byte_of_metadata_is_seen),
 		cmocka_unit_test(the_verifier_needs_no_hash),
 		cmocka_unit_test(the_device_refuses_what_the_reader_refuses),

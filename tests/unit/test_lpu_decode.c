@@ -303,28 +303,65 @@ static void kv_that_is_not_right_is_refused(void **state)
 
 static void a_row_does_not_see_its_company(void **state)
 {
+	struct mr_decode_entry entry[9];
+	struct mr_slot slot[9];
 	struct fixture f;
+	uint32_t n = 0;
 
 	open_all(&f, "tiny", 2);
 	struct mr_device *dev = f.rig.dev;
-	struct mr_slot slot[9];
-	struct mr_decode_entry entry[9];
-	struct mr_event events[9 * 4 + 1];
 	for (uint32_t i = 0; i < 9; i++) {
 		slot[i] = lpu_rig_slot(dev, 64);
 		if (i % 3 == 0)
 			feed_prompt(dev, slot[i]);
-		entry[i] = (struct mr_decode_entry){slot[i], i % 3 ? 0 : PROMPT - 1,
-						    i % 3 ? 20 + i : prompt[PROMPT - 1]};
+		entry[i] = (struct mr_decode_entry){slot[i],
+						    i % 3 ? 0 : PROMPT - 1,
+						    i % 3 ? 20 + i : prompt[PROMPT - 1],
+						    NULL,
+						    0,
+						    i % 2 ? 0 : MR_DECODE_LOGITS};
 	}
 	assert_int_equal(dev->work->decode(dev, entry, 9, 4, 6), 0);
-	uint32_t n = lpu_rig_wait(dev, 6, events, 9 * 4 + 1);
-	assert_int_equal(n, 9 * 4 + 1);
-	for (uint32_t i = 0; i < n - 1; i++) {
-		assert_int_equal(events[i].slot.index, slot[i % 9].index);
-		if (i % 9 % 3 == 0)
-			assert_int_equal(events[i].token, f.ids[i / 9]);
+	for (struct mr_event event = {0}; event.type != MR_EVENT_DONE;) {
+		int got = dev->work->poll(dev, &event, 1);
+		assert_true(got >= 0);
+		if (!got || event.type == MR_EVENT_DONE) {
+			event.type = got ? event.type : MR_EVENT_TOKEN;
+			continue;
+		}
+		uint32_t i = n % 9, step = n++ / 9;
+		assert_int_equal(event.slot.index, slot[i].index);
+		assert_int_equal(event.logits != NULL, i % 2 == 0);
+		if (i % 3)
+			continue;
+		assert_int_equal(event.token, f.ids[step]);
+		if (event.logits)
+			assert_memory_equal(event.logits, f.logits + (size_t)step * f.vocab,
+					    f.vocab * sizeof(float));
 	}
+	assert_int_equal(n, 9 * 4);
+	close_all(&f);
+}
+
+/* A DECODE at an earlier position forgets what came after it. */
+static void going_back_forgets(void **state)
+{
+	struct fixture f;
+	struct mr_event events[3];
+
+	open_all(&f, "tiny", 2);
+	struct mr_device *dev = f.rig.dev;
+	struct mr_slot slot = lpu_rig_slot(dev, CONTEXT);
+	feed_prompt(dev, slot);
+	struct mr_decode_entry entry = {slot, 5, 20};
+	assert_int_equal(dev->work->decode(dev, &entry, 1, 1, 1), 0);
+	assert_int_equal(lpu_rig_wait(dev, 1, events, 3), 2);
+	entry.position = PROMPT - 1;
+	assert_int_equal(dev->work->decode(dev, &entry, 1, 1, 2), 0);
+	assert_int_equal(lpu_rig_wait(dev, 2, events, 3), 1);
+	assert_int_equal(events[0].status, MR_E_TRUNCATED);
+	feed_prompt(dev, slot);
+	decode_and_compare(&f, slot, STEPS);
 	close_all(&f);
 }
 
@@ -434,6 +471,7 @@ int main(void)
 		cmocka_unit_test(from_kv_handed_over),
 		cmocka_unit_test(kv_that_is_not_right_is_refused),
 		cmocka_unit_test(a_row_does_not_see_its_company),
+		cmocka_unit_test(going_back_forgets),
 		cmocka_unit_test(a_stop_token_stops),
 		cmocka_unit_test(one_flipped_bit_shows),
 	};

@@ -43,6 +43,12 @@ static void registers_say_what_it_is(void **state)
 	struct mr_lpu_cmd_identify c = {
 		.head = {MR_LPU_IDENTIFY, 0, 77}, .iova = raw_iova(&h, id), .bytes = sizeof(*id)};
 	assert_int_equal(raw_do(&h, 0, &c, NULL), 0);
+	/* It beats while it has nothing to do. */
+	uint32_t beat = ops->reg_read(ctx, MR_LPU_REG_HEARTBEAT), waits = 0;
+	while (ops->reg_read(ctx, MR_LPU_REG_HEARTBEAT) == beat) {
+		assert_true(waits++ < 1000);
+		usleep(1000);
+	}
 	assert_string_equal(id->product, "tiny");
 	assert_int_equal(id->chips, 2);
 	assert_int_equal(id->sram_bytes, 4 << 20);
