@@ -250,6 +250,7 @@ static int parse(int argc, char **argv, struct serve_options *o)
 		if (c == '?' || take_option(o, c))
 			return TOOL_USAGE;
 	}
+	o->devices.arena_log = !o->devices.quiet;
 	if (optind < argc)
 		return complain("it takes options only ('millrace serve --help' lists them)");
 	if (!o->ring && !wants_wire(o))
