@@ -391,41 +391,60 @@ static void refusals(void **state)
 	dev->admin->close(dev);
 }
 
+/* Decodes 8 free steps of @n slots at once; made[i] gets slot i's tokens, count[i] how many. */
+static void decode_free(struct mr_device *dev, const struct mr_decode_entry *e, uint32_t n,
+			uint32_t made[][8], uint32_t *count)
+{
+	assert_int_equal(dev->work->decode(dev, e, n, 8, ++tags), 0);
+	memset(count, 0, n * sizeof(*count));
+	for (;;) {
+		struct mr_event ev = next(dev);
+		uint32_t i = 0;
+
+		if (ev.type == MR_EVENT_DONE)
+			break;
+		while (e[i].slot.index != ev.slot.index)
+			i++;
+		assert_true(i < n && ev.slot.generation == e[i].slot.generation);
+		assert_true(ev.logprob <= 0 && !ev.logits && ev.seen_ns && count[i] < 8);
+		assert_int_equal(ev.position, e[i].position + ++count[i]);
+		made[i][count[i] - 1] = ev.token;
+		if (ev.stopped)
+			count[i] |= 0x80; /* no further token may come: the assertion above */
+	}
+	for (uint32_t i = 0; i < n; i++)
+		count[i] &= 0x7f;
+}
+
+/* A stop token ends its own sequence in the midst of a decode and leaves the others as they were. */
 static void stops(void **state)
 {
-	struct mr_device *dev = device_of(NULL, 2, 1024);
-	struct mr_slot_config config = {.positions = 64};
-	struct mr_slot s = open_slot(dev, 1, 64);
-	struct mr_decode_entry e = {.slot = s, .token = tokens[0]};
-	uint32_t made[8];
+	struct mr_device *dev = device_of(NULL, 6, 1024);
+	struct mr_slot_config config = {.positions = 64, .sampling.stop_count = 1};
+	struct mr_decode_entry e[3];
+	uint32_t free_run[3][8], made[3][8], count[3], at = 1;
 
-	assert_int_equal(dev->work->decode(dev, &e, 1, 8, ++tags), 0);
-	for (int i = 0; i < 8; i++) {
-		struct mr_event ev = next(dev);
-
-		assert_true(ev.logprob <= 0 && !ev.stopped && !ev.logits && ev.seen_ns);
-		made[i] = ev.token;
+	for (uint32_t i = 0; i < 3; i++) {
+		e[i] = (struct mr_decode_entry){.slot = open_slot(dev, i, 64), .token = tokens[i]};
+		decode_free(dev, &e[i], 1, &free_run[i], &count[i]);
+		assert_int_equal(count[i], 8);
 	}
-	assert_int_equal(finish(dev, tags), 0);
-	/* the first token that had not come before, made a stop token */
-	uint32_t at = 1;
-
-	while (at < 7 && made[at] == made[at - 1])
+	/* a token of the first sequence that had not come before in it */
+	while (at < 7 && free_run[0][at] == free_run[0][at - 1])
 		at++;
-	config.sampling.stop_count = 1;
-	config.sampling.stop[0] = made[at];
-	assert_int_equal(dev->mem->slot_open(dev, &config, &e.slot), 0);
-	assert_int_equal(dev->work->decode(dev, &e, 1, 8, ++tags), 0);
-	for (uint32_t i = 0;; i++) {
-		struct mr_event ev = next(dev);
-
-		assert_int_equal(ev.type, MR_EVENT_TOKEN);
-		assert_int_equal(ev.token, made[i]);
-		assert_int_equal(ev.stopped, made[i] == made[at]);
-		if (ev.stopped)
-			break;
+	config.sampling.stop[0] = free_run[0][at];
+	for (uint32_t i = 0; i < 3; i++) {
+		if (i == 0)
+			assert_int_equal(dev->mem->slot_open(dev, &config, &e[i].slot), 0);
+		else
+			e[i].slot = open_slot(dev, i, 64);
 	}
-	assert_int_equal(finish(dev, tags), 0);
+	decode_free(dev, e, 3, made, count);
+	assert_true(count[0] <= at + 1 && made[0][count[0] - 1] == free_run[0][at]);
+	for (uint32_t i = 1; i < 3; i++)
+		assert_int_equal(count[i], 8);
+	for (uint32_t i = 0; i < 3; i++)
+		assert_memory_equal(made[i], free_run[i], count[i] * sizeof(uint32_t));
 	dev->admin->close(dev);
 }
 
@@ -434,6 +453,7 @@ static void full(void **state)
 {
 	struct mr_device *dev = device_of(NULL, 2, 1024);
 	struct mr_slot s = open_slot(dev, 1, 512);
+	struct mr_slot_config config = {.positions = 16};
 	uint64_t first = tags + 1, posted = 0;
 	int status;
 
@@ -441,12 +461,13 @@ static void full(void **state)
 		posted++;
 	assert_int_equal(status, MR_E_FULL);
 	assert_true(posted >= 16);
-	dev->mem->slot_close(dev,
-			     s); /* with work under way: that ends well, then the slot is free */
+	/* Closed with work under way: that ends well, and only then is the slot free. */
+	assert_int_equal(dev->mem->slot_close(dev, s), 0);
+	open_slot(dev, 2, 512);
+	assert_int_equal(dev->mem->slot_open(dev, &config, &s), MR_E_FULL);
 	for (uint64_t i = 0; i < posted; i++)
 		assert_int_equal(finish(dev, first + i), 0);
-	s = open_slot(dev, 1, 512);
-	open_slot(dev, 2, 512);
+	open_slot(dev, 1, 512);
 	dev->admin->close(dev);
 }
 
