@@ -377,6 +377,26 @@ static void faults(void **state)
 	}
 }
 
+/* A DECODE that breaks off takes its sequences with it, what they had stays theirs, and the next one runs. */
+static void decode_breaks(void **state)
+{
+	for (int in_event = 0; in_event < 2; in_event++) {
+		struct rig rig;
+
+		rig_open(&rig, &plain);
+		rig.wrap[1].decode = (struct wrap_fault){MR_E_DMA_FAULT, 2, in_event};
+		assert_int_equal(submit(&rig, 0, 20, 6, PLENTY), 0);
+		assert_int_equal(sched_front_drain(rig.sched, 10000), 0);
+		assert_int_equal(rig.front.answers[0].end.status, MR_E_DMA_FAULT);
+		assert_int_equal(rig.front.answers[0].count, 2);
+		assert_int_equal(submit(&rig, 1, 20, 6, PLENTY), 0);
+		assert_int_equal(sched_front_drain(rig.sched, 10000), 0);
+		check_answer(&rig.front.answers[1]);
+		assert_int_equal(rig.front.answers[1].count, 6);
+		rig_close(&rig, plain.requests);
+	}
+}
+
 /* A batch that the device refuses is halved until the entry at fault is found. */
 static void bad_entry(void **state)
 {
@@ -501,11 +521,11 @@ static void destroy_cancels(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(random_crowds),   cmocka_unit_test(refusals),
-		cmocka_unit_test(create_refuses),  cmocka_unit_test(faults),
-		cmocka_unit_test(bad_entry),       cmocka_unit_test(stale_handover),
-		cmocka_unit_test(device_lost),     cmocka_unit_test(steps_and_company),
-		cmocka_unit_test(destroy_cancels),
+		cmocka_unit_test(random_crowds),     cmocka_unit_test(refusals),
+		cmocka_unit_test(create_refuses),    cmocka_unit_test(faults),
+		cmocka_unit_test(bad_entry),         cmocka_unit_test(decode_breaks),
+		cmocka_unit_test(stale_handover),    cmocka_unit_test(device_lost),
+		cmocka_unit_test(steps_and_company), cmocka_unit_test(destroy_cancels),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
