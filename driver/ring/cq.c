@@ -117,8 +117,8 @@ static uint32_t fair_part(const struct ring_client *client)
 
 /*
  * Tops the request's promise up to its part, or takes back what is more than that: no DECODE with it is
- * under way when the orchestrator asks. One entry stays unclaimed where there are two, so that SQEs (a
- * CANCEL among them) go on.
+ * under way when the orchestrator asks. The last entry is never promised, so that even a client that reads
+ * nothing can have one more SQE taken: a CANCEL.
  */
 static uint32_t credit(void *front, const struct mr_request *request)
 {
@@ -131,7 +131,7 @@ static uint32_t credit(void *front, const struct mr_request *request)
 	part = fair_part(client);
 	client->promised -= slot->promised;
 	room = mr_ring_cq_room(client, part + 1);
-	room = room > 1 ? room - 1 : room;
+	room -= room != 0;
 	slot->promised = room < part ? room : part;
 	client->promised += slot->promised;
 	if (!slot->promised)
