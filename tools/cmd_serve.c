@@ -402,6 +402,7 @@ static void drain(struct serve *s)
 {
 	uint64_t until = mr_clock_monotonic.now_ns(NULL) + DRAIN_NS;
 
+	mr_sched_drain(s->sched);
 	while (mr_sched_active(s->sched) && mr_clock_monotonic.now_ns(NULL) < until)
 		serve_loop_turn(&s->loop);
 	if (mr_sched_active(s->sched))

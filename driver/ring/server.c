@@ -4,6 +4,7 @@
  * their answers, returns credit, wakes clients that sleep, and shows that the server lives. Nothing here
  * makes a system call while all are busy, but for the control plane some hundred times a second.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -189,7 +190,7 @@ static int fill_options(struct mr_ring_server *server, const struct mr_ring_serv
 		return MR_E_INVALID;
 	if (strlen(o->socket_path) >= sizeof(server->path))
 		return MR_E_TOO_LARGE;
-	strcpy(server->path, o->socket_path);
+	snprintf(server->path, sizeof(server->path), "%s", o->socket_path);
 	o->socket_path = server->path;
 	return 0;
 }

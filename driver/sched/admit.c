@@ -80,7 +80,7 @@ int mr_sched_submit(struct mr_sched *s, struct mr_request *request)
 
 	if (e->stage != STAGE_FILLING)
 		return MR_E_INVALID;
-	count = check(s, request);
+	count = s->draining ? MR_E_BUSY : check(s, request);
 	if (count < 0) {
 		mr_count(MR_M_sched_refused, 1);
 		mr_sched_pool_put(s, e);
@@ -97,4 +97,9 @@ int mr_sched_submit(struct mr_sched *s, struct mr_request *request)
 	s->dirty = 1;
 	mr_count(MR_M_sched_requests, 1);
 	return 0;
+}
+
+void mr_sched_drain(struct mr_sched *s)
+{
+	s->draining = 1;
 }

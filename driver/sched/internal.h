@@ -73,6 +73,7 @@ struct mr_sched {
 	uint32_t layers;
 	int shared;   /* one device does both stages */
 	int dirty;    /* submitted or cancelled since the last poll */
+	int draining; /* nothing more is accepted */
 	int32_t dead; /* a device was lost and did not come back: why */
 
 	struct entry *entries;

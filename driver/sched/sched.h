@@ -122,7 +122,7 @@ void mr_sched_abandon(struct mr_sched *sched, struct mr_request *request);
  * again and front->end is not called: MR_E_INVALID (no ops, no token, unknown flags, max_tokens 0),
  * MR_E_RANGE (sampling, token ids), MR_E_EXISTS (a live request of this client has this key),
  * MR_E_TOO_LARGE (text_bytes), MR_E_CONTEXT_FULL (with the answer it does not fit), MR_E_MODEL (no
- * tokeniser or chat template), or why a device was lost for good.
+ * tokeniser or chat template), MR_E_BUSY (draining), or why a device was lost for good.
  */
 int mr_sched_submit(struct mr_sched *sched, struct mr_request *request);
 
@@ -138,6 +138,9 @@ int mr_sched_cancel_client(struct mr_sched *sched, uint64_t client);
 int mr_sched_poll(struct mr_sched *sched);
 /* Entries of mr_request.tokens: what a prompt and its answer may have together. */
 uint32_t mr_sched_context(const struct mr_sched *sched);
+/* From now on submit answers MR_E_BUSY, so that what is under way can end and nothing follows it. */
+void mr_sched_drain(struct mr_sched *sched);
+
 /* Requests accepted and not ended. */
 uint32_t mr_sched_active(const struct mr_sched *sched);
 /* Before the loop sleeps: arms the devices. 0 = may sleep on the devices' wait_fd, 1 = do not sleep. */

@@ -327,6 +327,20 @@ static void refusals(void **state)
 	rig_close(&rig, plain.requests);
 }
 
+/* What is under way ends as it would have; what comes after is refused by name. */
+static void drains(void **state)
+{
+	struct rig rig;
+
+	rig_open(&rig, &plain);
+	assert_int_equal(submit(&rig, 7, 3, 4, PLENTY), 0);
+	mr_sched_drain(rig.sched);
+	assert_int_equal(refuse(&rig, spoil_nothing), MR_E_BUSY);
+	assert_int_equal(sched_front_drain(rig.sched, 10000), 0);
+	assert_int_equal(rig.front.answers[7].count, 4);
+	rig_close(&rig, plain.requests);
+}
+
 static void create_refuses(void **state)
 {
 	struct rig rig;
@@ -521,11 +535,12 @@ static void destroy_cancels(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(random_crowds),     cmocka_unit_test(refusals),
-		cmocka_unit_test(create_refuses),    cmocka_unit_test(faults),
-		cmocka_unit_test(bad_entry),         cmocka_unit_test(decode_breaks),
-		cmocka_unit_test(stale_handover),    cmocka_unit_test(device_lost),
-		cmocka_unit_test(steps_and_company), cmocka_unit_test(destroy_cancels),
+		cmocka_unit_test(random_crowds),   cmocka_unit_test(refusals),
+		cmocka_unit_test(drains),          cmocka_unit_test(create_refuses),
+		cmocka_unit_test(faults),          cmocka_unit_test(bad_entry),
+		cmocka_unit_test(decode_breaks),   cmocka_unit_test(stale_handover),
+		cmocka_unit_test(device_lost),     cmocka_unit_test(steps_and_company),
+		cmocka_unit_test(destroy_cancels),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
