@@ -25,7 +25,7 @@ int mr_unsupported_kv_import(struct mr_device *dev, struct mr_slot slot,
 	return MR_E_NOT_SUPPORTED;
 }
 
-int mr_unsupported_kv_fork(struct mr_device *dev, struct mr_slot from,
+int mr_unsupported_kv_fork(struct mr_device *dev, struct mr_slot from, uint32_t positions,
 			   const struct mr_slot_config *config, struct mr_slot *slot)
 {
 	return MR_E_NOT_SUPPORTED;
@@ -44,7 +44,7 @@ int mr_unsupported_decode(struct mr_device *dev, const struct mr_decode_entry *e
 }
 
 int mr_unsupported_score(struct mr_device *dev, struct mr_slot slot, const uint32_t *tokens,
-			 uint32_t count, uint64_t tag)
+			 uint32_t count, uint32_t position, uint64_t tag)
 {
 	return MR_E_NOT_SUPPORTED;
 }

@@ -15,8 +15,9 @@
  *
  * Work is posted and never waits: a call returns 0, or a negative mr_status and then has no effect and
  * makes no event. MR_E_FULL means "take events, then try again". Work on one device runs in the order in
- * which it was posted. Every accepted prefill, import and decode makes exactly one MR_EVENT_DONE, also
- * after an error or a reset.
+ * which it was posted. Every accepted prefill, import, decode and score makes exactly one MR_EVENT_DONE,
+ * also after an error or a reset. A slot is written only at or beyond what it shares with another one
+ * (kv_fork): going back into a shared block is MR_E_BUSY.
  *
  * Threads: one thread posts and polls (the orchestrator's loop). load and close are set-up calls that may
  * block, allocate and log.
@@ -66,7 +67,13 @@ struct mr_slot_config {
 	uint32_t owner;     /* the sequence's id; KV descriptors must name it */
 	uint32_t positions; /* positions to reserve room for: prompt and answer together */
 	struct mr_sampling sampling;
+	uint32_t flags;         /* MR_SLOT_* */
+	uint32_t history_count; /* 0 to MR_LPU_HISTORY_MAX */
+	const uint32_t
+		*history; /* ids of the answer so far, oldest first, as if DECODE had been fed
+				  * them: for penalties. Read before the call returns; NULL = none */
 };
+#define MR_SLOT_KV_EVENTS 1u /* its prefill tells of each layer's KV by MR_EVENT_KV */
 
 struct mr_decode_entry {
 	struct mr_slot slot;
@@ -81,6 +88,7 @@ struct mr_decode_entry {
 enum mr_event_type {
 	MR_EVENT_TOKEN, /* one token of one entry */
 	MR_EVENT_DONE,  /* the posted work named by tag has ended, well or not */
+	MR_EVENT_KV, /* KV of `layer` is written for positions below `position`: may be exported */
 };
 
 struct mr_event {
@@ -88,7 +96,8 @@ struct mr_event {
 	int32_t status; /* 0, or why it failed; for DONE of the whole work */
 	uint64_t tag;   /* of the work that made it */
 	struct mr_slot slot;
-	uint32_t position; /* TOKEN: of the new token */
+	uint32_t position; /* TOKEN: of the new token; KV: see there */
+	uint32_t layer;    /* KV */
 	uint32_t token;    /* TOKEN */
 	uint32_t stopped; /* TOKEN: 1 = a stop token of the slot; no further step was made for it */
 	float logprob;    /* TOKEN: ln p(token) before penalties and temperature */
@@ -132,7 +141,14 @@ struct mr_memory_ops {
 	 */
 	int (*kv_import)(struct mr_device *dev, struct mr_slot slot, const struct mr_kv_desc *descs,
 			 uint32_t count, uint64_t tag);
-	int (*kv_fork)(struct mr_device *dev, struct mr_slot from,
+	/*
+	 * Takes a second slot over the first @positions positions of @from, as they will be when all
+	 * work posted so far has run. Whole blocks are shared by reference; a block in which
+	 * @positions ends is copied, so that neither slot writes what the other reads. Room is needed
+	 * only beyond the shared blocks. @from may be closed, or go on, at once. Statuses as
+	 * slot_open, and MR_E_STALE (@from), MR_E_TRUNCATED (@from has fewer positions).
+	 */
+	int (*kv_fork)(struct mr_device *dev, struct mr_slot from, uint32_t positions,
 		       const struct mr_slot_config *config, struct mr_slot *slot);
 };
 
@@ -149,8 +165,14 @@ struct mr_work_ops {
 	/* @steps steps for each of @count entries; a slot may appear once. Entries are read at once. */
 	int (*decode)(struct mr_device *dev, const struct mr_decode_entry *entries, uint32_t count,
 		      uint32_t steps, uint64_t tag);
+	/*
+	 * Log-probabilities of given tokens: feeds @tokens[0] to [count - 2] at @position and on, and
+	 * makes a TOKEN event for each of @tokens[1] to [count - 1] with ln p(it) after all before
+	 * it, sampling left aside. KV of what was fed is in the slot afterwards, so a caller that
+	 * wants its sequence unchanged scores on a fork. count is 2 to caps.chunk_max.
+	 */
 	int (*score)(struct mr_device *dev, struct mr_slot slot, const uint32_t *tokens,
-		     uint32_t count, uint64_t tag);
+		     uint32_t count, uint32_t position, uint64_t tag);
 	/* Takes at most @max events in order; returns how many, or a negative status for a lost device. */
 	int (*poll)(struct mr_device *dev, struct mr_event *events, uint32_t max);
 	/*
@@ -176,14 +198,14 @@ int mr_unsupported_kv_export(struct mr_device *dev, struct mr_slot slot, uint32_
 			     struct mr_kv_desc *out, uint32_t max);
 int mr_unsupported_kv_import(struct mr_device *dev, struct mr_slot slot,
 			     const struct mr_kv_desc *descs, uint32_t count, uint64_t tag);
-int mr_unsupported_kv_fork(struct mr_device *dev, struct mr_slot from,
+int mr_unsupported_kv_fork(struct mr_device *dev, struct mr_slot from, uint32_t positions,
 			   const struct mr_slot_config *config, struct mr_slot *slot);
 int mr_unsupported_prefill(struct mr_device *dev, struct mr_slot slot, const uint32_t *tokens,
 			   uint32_t count, uint32_t position, uint64_t tag);
 int mr_unsupported_decode(struct mr_device *dev, const struct mr_decode_entry *entries,
 			  uint32_t count, uint32_t steps, uint64_t tag);
 int mr_unsupported_score(struct mr_device *dev, struct mr_slot slot, const uint32_t *tokens,
-			 uint32_t count, uint64_t tag);
+			 uint32_t count, uint32_t position, uint64_t tag);
 int mr_unsupported_arm(struct mr_device *dev);
 
 #endif /* MR_DRIVER_DEVICE_H */

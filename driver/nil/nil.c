@@ -167,7 +167,7 @@ static int nil_kv_import(struct mr_device *dev, struct mr_slot slot, const struc
 	return 0;
 }
 
-static int nil_kv_fork(struct mr_device *dev, struct mr_slot from,
+static int nil_kv_fork(struct mr_device *dev, struct mr_slot from, uint32_t positions,
 		       const struct mr_slot_config *config, struct mr_slot *slot)
 {
 	struct nil *nil = nil_of(dev);
@@ -176,11 +176,13 @@ static int nil_kv_fork(struct mr_device *dev, struct mr_slot from,
 
 	if (!s)
 		return MR_E_STALE;
-	if (config->positions < s->filled)
+	if (positions > s->filled)
+		return MR_E_TRUNCATED;
+	if (config->positions < positions)
 		return MR_E_INVALID;
 	status = nil_slot_open(dev, config, slot);
 	if (status == 0)
-		nil->slots[slot->index].filled = s->filled;
+		nil->slots[slot->index].filled = positions;
 	return status;
 }
 

@@ -82,10 +82,10 @@ static int wrap_import(struct mr_device *dev, struct mr_slot slot, const struct 
 	return w->inner->mem->kv_import(w->inner, slot, copy, count, tag);
 }
 
-static int wrap_fork(struct mr_device *dev, struct mr_slot from,
+static int wrap_fork(struct mr_device *dev, struct mr_slot from, uint32_t positions,
 		     const struct mr_slot_config *config, struct mr_slot *slot)
 {
-	return of(dev)->inner->mem->kv_fork(of(dev)->inner, from, config, slot);
+	return of(dev)->inner->mem->kv_fork(of(dev)->inner, from, positions, config, slot);
 }
 
 static int wrap_load(struct mr_device *dev, const struct mr_model *model,
@@ -121,9 +121,9 @@ static int wrap_decode(struct mr_device *dev, const struct mr_decode_entry *entr
 }
 
 static int wrap_score(struct mr_device *dev, struct mr_slot slot, const uint32_t *tokens,
-		      uint32_t count, uint64_t tag)
+		      uint32_t count, uint32_t position, uint64_t tag)
 {
-	return of(dev)->inner->work->score(of(dev)->inner, slot, tokens, count, tag);
+	return of(dev)->inner->work->score(of(dev)->inner, slot, tokens, count, position, tag);
 }
 
 /* A work whose DONE is to fail loses its tokens too, as on a device that broke off. */
