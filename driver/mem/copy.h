@@ -15,6 +15,7 @@ enum mr_copy_site {
 	MR_COPY_PROMPT_RING = MR_M_copy_prompt_ring,
 	MR_COPY_PROMPT_WIRE = MR_M_copy_prompt_wire,
 	MR_COPY_TOKEN_WIRE = MR_M_copy_token_wire,
+	MR_COPY_IDS_SCHED = MR_M_copy_ids_sched,
 };
 #define MR_COPY_SITES_FIRST MR_M_copy_prompt_ring
 #define MR_COPY_SITES       (MR_M_copy_weights_lpu - MR_M_copy_prompt_ring + 1)

@@ -113,6 +113,24 @@ int mr_chat_encode(const struct mr_model *model, struct mr_token_work *work,
 	return out.status ? out.status : (int)out.count;
 }
 
+int mr_chat_continue(const struct mr_model *model, struct mr_token_work *work, uint32_t last,
+		     const char *content, size_t bytes, uint32_t *ids, size_t cap)
+{
+	static const struct text_part answer = {"assistant\n", 10}, line = {"\n", 1};
+	const struct mr_chat_message message = {"user", content, bytes};
+	struct ids_out out = {model, work, ids, 0, cap > INT_MAX ? INT_MAX : cap, 0};
+
+	if (!model->chat.known)
+		return MR_E_MODEL;
+	if (last != model->chat.end)
+		put_id(&out, model->chat.end);
+	put_text(&out, &line, 1);
+	put_message(&out, &message);
+	put_id(&out, model->chat.start);
+	put_text(&out, &answer, 1);
+	return out.status ? out.status : (int)out.count;
+}
+
 /* Text on its way out; full says that some of it had no room. */
 struct text_out {
 	char *text;

@@ -30,6 +30,13 @@ struct mr_chat_message {
 int mr_chat_encode(const struct mr_model *model, struct mr_token_work *work,
 		   const struct mr_chat_message *messages, size_t count, int add_generation_prompt,
 		   uint32_t *ids, size_t cap);
+/*
+ * The same for a conversation that goes on: one more message of the user after an answer whose last token
+ * was @last (the template's end of a message is put in where the answer broke off before it), and the
+ * beginning of the next answer.
+ */
+int mr_chat_continue(const struct mr_model *model, struct mr_token_work *work, uint32_t last,
+		     const char *content, size_t bytes, uint32_t *ids, size_t cap);
 /* Renders to text, for people, without a NUL; returns its length, MR_E_MODEL or MR_E_TOO_LARGE. */
 int mr_chat_render(const struct mr_model *model, const struct mr_chat_message *messages,
 		   size_t count, int add_generation_prompt, char *out, size_t cap);

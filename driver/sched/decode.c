@@ -1,35 +1,51 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * Decode: continuous batching. At most one DECODE is under way; between two, sequences join and leave. A
- * DECODE takes every sequence whose client has room for its tokens, in turn where there are more than fit.
- * A slow client's sequences are left out, so that it slows only itself.
+ * DECODE takes every sequence whose client has room for its tokens, in turn where there are more than fit,
+ * those with an ITL bound first; background fills the rest as far as the bound allows. A slow client's
+ * sequences are left out, so that it slows only itself.
+ *
+ * A sequence that has more tokens than KV (an APPEND that prefill cannot reach) is fed them here, one a step;
+ * what the device samples meanwhile is nobody's token.
  */
 #include "driver/sched/internal.h"
 
-static void note_starved(struct entry *e, int starved)
+#define BACKGROUND_TURNS \
+	16u /* in one of so many DECODEs background has a place whatever the bound */
+
+static void note_starved(struct sequence *q, int starved)
 {
-	if (starved && !e->starved)
+	if (starved && !q->starved)
 		mr_count(MR_M_sched_no_credit, 1);
-	e->starved = (uint8_t)starved;
+	q->starved = (uint8_t)starved;
 }
 
-/* Puts the next DECODE's sequences into s->batch; returns how many. *more = ready ones are left. */
-static uint32_t collect(struct mr_sched *s, int *more)
+/* Tokens that DECODE can be fed before one comes out that counts. */
+static uint32_t ahead(const struct sequence *q)
 {
-	struct entry *e;
-	uint32_t count = 0;
+	return q->count - 1 - q->fed;
+}
 
-	*more = 0;
-	TAILQ_FOREACH(e, &s->decoding, link)
+/* Adds ready sequences of @class to s->batch up to @most in all; returns how many there are then. */
+static uint32_t collect(struct mr_sched *s, int class, uint32_t count, uint32_t most, int *more)
+{
+	struct sequence *q;
+
+	TAILQ_FOREACH(q, &s->decoding[class], link)
 	{
-		if (count == s->batch_max) {
+		struct entry *e = q->entry;
+
+		if (count >= most) {
 			*more = 1;
 			break;
 		}
-		e->credit = e->request.ops->credit(e->request.front, &e->request);
-		note_starved(e, e->credit == 0);
-		if (!e->starved)
-			s->batch[count++] = e;
+		if (ahead(q) == 0) {
+			q->credit = e->request.ops->credit(e->request.front, &e->request);
+			note_starved(q, q->credit == 0);
+			if (q->starved)
+				continue;
+		}
+		s->batch[count++] = q;
 	}
 	return count;
 }
@@ -39,15 +55,18 @@ static uint32_t plan_steps(const struct mr_sched *s, uint32_t count, int more)
 {
 	uint32_t steps = s->steps;
 
-	if (more || s->prefilling || !TAILQ_EMPTY(&s->waiting) || !TAILQ_EMPTY(&s->joining) ||
-	    !TAILQ_EMPTY(&s->handover))
+	if (more || s->waiting || !TAILQ_EMPTY(&s->joining) || !TAILQ_EMPTY(&s->handing) ||
+	    !TAILQ_EMPTY(&s->scoring))
 		return 1;
 	for (uint32_t i = 0; i < count; i++) {
-		const struct entry *e = s->batch[i];
-		uint32_t left = e->request.max_tokens - e->answered;
+		const struct sequence *q = s->batch[i];
 
-		steps = left < steps ? left : steps;
-		steps = e->credit < steps ? e->credit : steps;
+		if (ahead(q) == 0) {
+			steps = least(steps, q->entry->request.max_tokens - q->entry->answered);
+			steps = least(steps, q->credit);
+		} else {
+			steps = least(steps, ahead(q));
+		}
 	}
 	return steps;
 }
@@ -62,14 +81,17 @@ static int post(struct mr_sched *s, uint32_t count, uint32_t steps)
 	int status;
 
 	for (uint32_t i = 0; i < count; i++) {
-		const struct entry *e = s->batch[i];
-		uint32_t position = e->prompt - 1 + e->answered;
+		const struct sequence *q = s->batch[i];
 
 		s->decode_entries[i] = (struct mr_decode_entry){
-			.slot = e->decode_slot,
-			.position = position,
-			.token = e->request.tokens[position],
+			.slot = q->kv[DEC]->slot,
+			.position = q->fed,
+			.token = q->tokens[q->fed],
 		};
+		if (steps > 1 && ahead(q)) {
+			s->decode_entries[i].forced = q->tokens + q->fed + 1;
+			s->decode_entries[i].forced_count = steps - 1;
+		}
 	}
 	for (;; count /= 2) {
 		status = s->decode->work->decode(s->decode, s->decode_entries, count, steps,
@@ -87,12 +109,18 @@ static int post(struct mr_sched *s, uint32_t count, uint32_t steps)
 
 int mr_sched_decode_turn(struct mr_sched *s)
 {
-	uint32_t count, steps;
-	int more, posted;
+	uint32_t first, count, steps, background = s->background_max;
+	int more = 0, posted;
 
-	if (s->batch_count || TAILQ_EMPTY(&s->decoding))
+	if (s->batch_count)
 		return 0;
-	count = collect(s, &more);
+	if (s->background_turn % BACKGROUND_TURNS == 0 && background == 0)
+		background = 1;
+	first = collect(s, FOREGROUND, 0, s->batch_max, &more);
+	/* With nobody's bound to keep, background has the device. */
+	if (first == 0)
+		background = s->batch_max;
+	count = collect(s, BACKGROUND, first, least(s->batch_max, first + background), &more);
 	if (count == 0)
 		return 0;
 	steps = plan_steps(s, count, more);
@@ -100,17 +128,21 @@ int mr_sched_decode_turn(struct mr_sched *s)
 	if (posted <= 0)
 		return posted == 0;
 	for (int i = 0; i < posted; i++) {
-		struct entry *e = s->batch[i];
+		struct sequence *q = s->batch[i];
 
-		e->inflight++;
-		e->decoding = 1;
-		e->got = 0;
+		q->inflight++;
+		q->decoding = 1;
+		q->stopped = 0;
+		q->got = 0;
 		/* To the tail, so that a batch smaller than the crowd goes round. */
-		mr_sched_move(e, STAGE_DECODING, &s->decoding);
+		mr_sched_move(q, DECODING, &s->decoding[q->class]);
 	}
 	s->batch_count = (uint32_t)posted;
 	s->batch_steps = steps;
+	s->batch_ns = now_ns(s);
+	s->background_turn++;
 	mr_count(MR_M_sched_steps, 1);
+	mr_count(MR_M_sched_decode_entries, (uint64_t)posted);
 	return 1;
 }
 
@@ -129,20 +161,22 @@ static int is_stop(const struct mr_sched *s, const struct entry *e, uint32_t tok
 	return 0;
 }
 
-static struct entry *entry_of(struct mr_sched *s, const struct mr_event *event)
+static struct sequence *sequence_of(struct mr_sched *s, const struct mr_event *event)
 {
-	struct entry *e;
+	struct sequence *q;
 
 	if (event->slot.index >= s->decode->caps.slots)
 		return NULL;
-	e = s->by_slot[event->slot.index];
-	if (!e || !e->decoding || e->decode_slot.generation != event->slot.generation)
+	q = s->by_slot[event->slot.index];
+	if (!q || !q->decoding || !q->kv[DEC] ||
+	    q->kv[DEC]->slot.generation != event->slot.generation)
 		return NULL;
-	return e;
+	return q;
 }
 
-static void deliver(struct mr_sched *s, struct entry *e, const struct mr_event *event)
+static void deliver(struct mr_sched *s, struct sequence *q, const struct mr_event *event)
 {
+	struct entry *e = q->entry;
 	struct mr_token token = {
 		.token = event->token,
 		.position = event->position,
@@ -152,54 +186,82 @@ static void deliver(struct mr_sched *s, struct entry *e, const struct mr_event *
 		.seen_ns = event->seen_ns,
 	};
 
-	e->got++;
-	e->cycles += event->cycles;
-	e->request.tokens[event->position] = event->token;
+	q->tokens[q->count++] = event->token;
 	e->answered++;
 	if (e->first_ns == 0)
 		e->first_ns = now_ns(s);
 	mr_count(MR_M_sched_tokens, 1);
 	e->request.ops->token(e->request.front, &e->request, &token);
 	if (is_stop(s, e, token.token))
-		mr_sched_end(s, e, 0, MR_FINISH_STOP);
+		mr_sched_end(s, q, 0, MR_FINISH_STOP);
 	else if (e->answered == e->request.max_tokens)
-		mr_sched_end(s, e, 0, MR_FINISH_LENGTH);
+		mr_sched_end(s, q, 0, MR_FINISH_LENGTH);
 }
 
 void mr_sched_decode_token(struct mr_sched *s, const struct mr_event *event)
 {
-	struct entry *e = entry_of(s, event);
+	struct sequence *q = sequence_of(s, event);
 
-	if (!e) {
+	if (!q) {
 		mr_count(MR_M_sched_bad_event, 1);
 		return;
 	}
-	if (e->ending)
+	if (q->ending)
 		return; /* cancelled, or stopped within this DECODE */
 	if (event->status < 0) {
-		mr_sched_end(s, e, event->status, MR_FINISH_ERROR);
-	} else if (event->position != e->prompt + e->answered || e->got == s->batch_steps ||
-		   event->token >= s->decode->caps.vocab) {
-		mr_count(MR_M_sched_bad_event, 1);
-		mr_sched_end(s, e, MR_E_PROTOCOL, MR_FINISH_ERROR);
-	} else {
-		deliver(s, e, event);
+		mr_sched_end(s, q, event->status, MR_FINISH_ERROR);
+		return;
 	}
+	if (event->position != q->fed + 1 || q->got == s->batch_steps ||
+	    event->token >= s->decode->caps.vocab) {
+		mr_count(MR_M_sched_bad_event, 1);
+		mr_sched_end(s, q, MR_E_PROTOCOL, MR_FINISH_ERROR);
+		return;
+	}
+	q->got++;
+	q->fed++;
+	q->stopped |= event->stopped != 0;
+	q->entry->cycles += event->cycles;
+	if (q->fed == q->count)
+		deliver(s, q, event);
+	else if (ahead(q) == 0 && q->entry->request.max_tokens == 0)
+		mr_sched_end(s, q, 0, MR_FINISH_LENGTH);
+}
+
+/* Background gives way by halves where a step took longer than somebody's bound, and comes back by ones. */
+static void mind_the_bound(struct mr_sched *s, uint32_t count, uint64_t step_ns)
+{
+	uint64_t bound = UINT64_MAX;
+
+	for (uint32_t i = 0; i < count; i++)
+		if (s->batch[i]->entry && s->batch[i]->class == FOREGROUND &&
+		    s->batch[i]->entry->request.itl_ns < bound)
+			bound = s->batch[i]->entry->request.itl_ns;
+	if (step_ns > bound)
+		s->background_max /= 2;
+	else if (s->background_max < s->batch_max)
+		s->background_max++;
 }
 
 void mr_sched_decode_done(struct mr_sched *s, int32_t status)
 {
 	uint32_t count = s->batch_count;
+	uint64_t now = now_ns(s);
+	uint64_t from = s->batch_ns > s->free_ns[DEC] ? s->batch_ns : s->free_ns[DEC];
 
+	s->free_ns[DEC] = now;
+	mr_count(MR_M_sched_decode_busy_ns, now - from);
+	average(&s->step_ns, (now - from) / s->batch_steps);
+	mind_the_bound(s, count, (now - from) / s->batch_steps);
 	s->batch_count = 0;
 	for (uint32_t i = 0; i < count; i++) {
-		struct entry *e = s->batch[i];
+		struct sequence *q = s->batch[i];
 
-		e->decoding = 0;
-		if (mr_sched_work_done(s, e))
+		q->decoding = 0;
+		if (mr_sched_work_done(s, q))
 			continue;
 		/* Who has all its tokens is well, whatever became of the others. */
-		if (e->got < s->batch_steps)
-			mr_sched_end(s, e, status < 0 ? status : MR_E_PROTOCOL, MR_FINISH_ERROR);
+		if (q->got < s->batch_steps && !q->stopped)
+			mr_sched_end(s, q, status < 0 ? status : MR_E_PROTOCOL, MR_FINISH_ERROR);
 	}
 }

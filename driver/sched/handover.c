@@ -2,178 +2,191 @@
 /*
  * Hand-over: KV goes from the prefill device's slot to a decode slot by descriptors that name the owner
  * and the receiving slot's generation, and carry a checksum. Nothing is copied here: kv_export describes
- * memory, kv_import has the decode device fetch it. The prefill slot is given back after the last import.
+ * memory, kv_import has the decode device fetch it.
  *
- * Requests join in order. One that finds no decode slot holds up those behind it, so none is overtaken.
+ * It begins as soon as a decode slot is free, while the prompt is still being prefilled: whole blocks of
+ * each layer go when the prefill device says that the layer is written, up to IMPORTS_MAX imports at once,
+ * the last block when prefill is done. What the decode device shares from kept KV is not sent. Sequences
+ * get their decode slots in the order in which they began. A refused hand-over is done once more from its
+ * start into a fresh slot, then the sequence ends by that name. The prefill slot is given back after the
+ * last import.
  */
 #include "driver/sched/internal.h"
 
-#define HANDOVERS_MAX 2 /* the first and one retry, into a fresh slot */
+#define IMPORT_DESCS 32u /* describing means checksums, and a turn is to stay short */
 
-int mr_sched_open_decode(struct mr_sched *s, struct entry *e)
+/* How far layer @l of @q can be sent now: whole blocks, or, at the end, all. */
+static uint32_t sendable(const struct sequence *q, uint32_t l)
 {
-	struct mr_slot_config config = {
-		.owner = e->owner,
-		.positions = e->prompt + e->request.max_tokens,
-		.sampling = e->request.sampling,
-	};
-	int status = s->decode->mem->slot_open(s->decode, &config, &e->decode_slot);
-
-	if ((status == MR_E_FULL || status == MR_E_KV_EXHAUSTED) && s->decode_slots > 0)
-		return 0;
-	if (status == 0 &&
-	    (e->decode_slot.index >= s->decode->caps.slots || s->by_slot[e->decode_slot.index])) {
-		s->decode->mem->slot_close(s->decode, e->decode_slot);
-		status = MR_E_PROTOCOL; /* an index that is out of range or held already */
-	}
-	if (status < 0) {
-		mr_sched_end(s, e, status, MR_FINISH_ERROR);
-		return -1;
-	}
-	e->decode_open = 1;
-	s->by_slot[e->decode_slot.index] = e;
-	s->decode_slots++;
-	return 1;
+	return q->state == HANDOVER ? q->count - 1
+				    : q->ready[l] / MR_KV_BLOCK_TOKENS * MR_KV_BLOCK_TOKENS;
 }
 
-static uint32_t blocks_of(const struct entry *e)
+/* A layer that has something to send, from q->layer on, or NONE. */
+static uint32_t next_layer(const struct mr_sched *s, const struct sequence *q)
 {
-	return (e->prompt - 1 + MR_KV_BLOCK_TOKENS - 1) / MR_KV_BLOCK_TOKENS;
+	for (uint32_t i = 0, l = q->layer; i < s->layers; i++, l = l + 1 < s->layers ? l + 1 : 0)
+		if (q->sent[l] < sendable(q, l))
+			return l;
+	return NONE;
 }
 
-/* The hand-over of @e is over, well (status 0) or not. No work names it. */
-static void conclude(struct mr_sched *s, struct entry *e, int32_t status)
+/* The hand-over of @q is over, well (q->refused = 0) or not. No import is under way. */
+static void conclude(struct mr_sched *s, struct sequence *q)
 {
+	int status = q->refused;
+
 	if (status == 0) {
-		mr_sched_close_prefill(s, e);
-		mr_sched_move(e, STAGE_DECODING, &s->decoding);
+		mr_sched_hand_move(q, NULL);
+		mr_kv_release(s, q, PRE);
+		q->fed = q->count - 1;
+		mr_kv_publish(s, q, DEC, q->fed);
+		q->entry->joined_ns = now_ns(s);
+		mr_sched_ready(s, q);
 		return;
 	}
-	if ((status != MR_E_STALE && status != MR_E_CHECKSUM) || e->handovers == HANDOVERS_MAX) {
-		mr_sched_end(s, e, status, MR_FINISH_ERROR);
+	if ((status != MR_E_STALE && status != MR_E_CHECKSUM) || q->handovers == HANDOVERS_MAX) {
+		mr_sched_end(s, q, status, MR_FINISH_ERROR);
 		return;
 	}
 	/* A fresh slot has a fresh generation: what is still wrong after that is wrong at the source. */
-	mr_sched_close_decode(s, e);
-	mr_sched_move(e, STAGE_JOINING, NULL);
-	e->on = &s->joining;
-	TAILQ_INSERT_HEAD(&s->joining, e, link);
+	mr_kv_drop(s, q, DEC);
+	mr_sched_hand_move(q, NULL);
+	q->hand_on = &s->joining;
+	TAILQ_INSERT_HEAD(&s->joining, q, hand_link);
 }
 
-static void note_refusal(struct entry *e, int32_t status)
+/* Whether all of @q is sent, or a refusal makes more useless, and nothing is under way. */
+static void conclude_if_done(struct mr_sched *s, struct sequence *q)
+{
+	if (q->imports == 0 && (q->refused || (q->state == HANDOVER && next_layer(s, q) == NONE)))
+		conclude(s, q);
+}
+
+static void note_refusal(struct sequence *q, int32_t status)
 {
 	/* One refused import: which of its blocks was bad, the device does not say. */
 	if (status == MR_E_STALE || status == MR_E_CHECKSUM)
 		mr_count(MR_M_sched_kv_stale, 1);
-	if (e->refused == 0)
-		e->refused = status;
+	if (q->refused == 0)
+		q->refused = status;
 }
 
 /*
- * Describes blocks from (layer, block) on, across layers, until @descs is full or all is described.
- * Returns how many, and where to go on.
+ * Describes what can be sent, layer by layer, until @descs is full. Returns how many descriptors, and in
+ * q->sent how far; *layers and @before say what that was, so that it can be undone.
  */
-static int describe(struct mr_sched *s, struct entry *e, struct mr_kv_desc *descs, uint32_t *layer,
-		    uint32_t *block)
+static int describe(struct mr_sched *s, struct sequence *q, struct mr_kv_desc *descs,
+		    uint32_t before[IMPORT_DESCS][2], uint32_t *layers)
 {
-	uint32_t blocks = blocks_of(e), count = 0;
+	uint32_t count = 0, l;
 
-	while (count < MR_KV_DESCS_MAX && *layer < s->layers) {
-		uint32_t want = blocks - *block;
-		int got;
+	for (*layers = 0; count < IMPORT_DESCS && (l = next_layer(s, q)) != NONE; ++*layers) {
+		uint32_t to = sendable(q, l), block = q->sent[l] / MR_KV_BLOCK_TOKENS;
+		uint32_t want = least(blocks_of(to) - block, IMPORT_DESCS - count);
+		int got = s->prefill->mem->kv_export(s->prefill, q->kv[PRE]->slot, l, block,
+						     q->owner, q->kv[DEC]->slot.generation,
+						     descs + count, want);
 
-		if (want > MR_KV_DESCS_MAX - count)
-			want = MR_KV_DESCS_MAX - count;
-		got = s->prefill->mem->kv_export(s->prefill, e->prefill_slot, *layer, *block,
-						 e->owner, e->decode_slot.generation, descs + count,
-						 want);
 		if (got < 0)
 			return got;
 		if ((uint32_t)got != want)
 			return MR_E_PROTOCOL;
+		before[*layers][0] = l;
+		before[*layers][1] = q->sent[l];
 		count += want;
-		*block += want;
-		if (*block == blocks) {
-			*block = 0;
-			++*layer;
-		}
+		q->sent[l] = least((block + want) * MR_KV_BLOCK_TOKENS, to);
+		q->layer = l;
 	}
 	return (int)count;
 }
 
 /* Posts one import. 1 = posted or refused, 0 = the device is full: the same again later. */
-static int post_import(struct mr_sched *s, struct entry *e)
+static int post_import(struct mr_sched *s, struct sequence *q)
 {
-	struct mr_kv_desc descs[MR_KV_DESCS_MAX];
-	uint32_t layer = e->layer, block = e->block;
-	uint64_t before = mr_metric_read(MR_M_copy_kv_lpu);
-	int status = describe(s, e, descs, &layer, &block);
+	struct mr_kv_desc descs[IMPORT_DESCS];
+	uint32_t before[IMPORT_DESCS][2], layers;
+	uint64_t copied = mr_metric_read(MR_M_copy_kv_lpu);
+	int count = describe(s, q, descs, before, &layers), status = count;
 
-	if (status >= 0)
-		status = s->decode->mem->kv_import(s->decode, e->decode_slot, descs,
-						   (uint32_t)status, tag_of(TAG_IMPORT, e->index));
-	if (status == MR_E_FULL)
+	if (status > 0)
+		status = s->decode->mem->kv_import(s->decode, q->kv[DEC]->slot, descs,
+						   (uint32_t)count, tag_of(TAG_IMPORT, q->index));
+	if (status == MR_E_FULL) {
+		while (layers-- > 0)
+			q->sent[before[layers][0]] = before[layers][1];
 		return 0;
+	}
 	if (status < 0) {
-		note_refusal(e, status);
+		note_refusal(q, status);
 		return 1;
 	}
-	e->inflight++;
-	e->layer = layer;
-	e->block = block;
-	e->request.copies[MR_M_copy_kv_lpu - MR_COPY_SITES_FIRST] +=
-		mr_metric_read(MR_M_copy_kv_lpu) - before;
+	q->inflight++;
+	q->imports++;
+	mr_count(MR_M_sched_handover_blocks, (uint64_t)count);
+	if (q->state != HANDOVER)
+		mr_count(MR_M_sched_handover_hidden, (uint64_t)count);
+	q->entry->request.copies[MR_M_copy_kv_lpu - MR_COPY_SITES_FIRST] +=
+		mr_metric_read(MR_M_copy_kv_lpu) - copied;
 	return 1;
 }
 
-/* Opens the receiving slot. 1 = begun (or ending, or already decoding), 0 = no slot free. */
-static int begin(struct mr_sched *s, struct entry *e)
+/* Gives those who wait for one a decode slot, in order; returns how many. */
+static int join(struct mr_sched *s)
 {
-	int status = mr_sched_open_decode(s, e);
-
-	if (status <= 0)
-		return status != 0;
-	if (e->start_ns == 0)
-		e->start_ns = now_ns(s);
-	if (e->prompt == 1) {
-		mr_sched_move(e, STAGE_DECODING, &s->decoding);
-		return 1;
-	}
-	e->handovers++;
-	e->layer = e->block = 0;
-	e->refused = 0;
-	return 1;
-}
-
-/* One import a turn: describing means checksums, and a turn is to stay short. */
-int mr_sched_handover_turn(struct mr_sched *s)
-{
-	struct entry *e = TAILQ_FIRST(&s->joining);
+	struct sequence *q, *next;
 	int did = 0;
 
-	if (!e)
-		return 0;
-	if (!e->decode_open) {
-		did = begin(s, e);
-		if (e->stage != STAGE_JOINING || !e->decode_open)
-			return did;
+	for (q = TAILQ_FIRST(&s->joining); q; q = next) {
+		int status = mr_kv_acquire(s, q, DEC, q->positions, q->handovers == 0);
+
+		next = TAILQ_NEXT(q, hand_link);
+		if (status == 0)
+			break;
+		if (status == MR_E_QUOTA)
+			continue;
+		did++;
+		if (status < 0) {
+			mr_sched_end(s, q, status, MR_FINISH_ERROR);
+			continue;
+		}
+		q->handovers++;
+		q->refused = 0;
+		q->layer = 0;
+		for (uint32_t l = 0; l < s->layers; l++)
+			q->sent[l] = q->kv[DEC]->start;
+		mr_sched_hand_move(q, &s->handing);
 	}
-	did += post_import(s, e);
-	if (e->refused == 0 && e->layer < s->layers)
-		return did;
-	/* All is posted, or no more is going to be: the next request's turn. */
-	mr_sched_move(e, STAGE_HANDOVER, &s->handover);
-	if (e->inflight == 0)
-		conclude(s, e, e->refused);
 	return did;
 }
 
-void mr_sched_import_done(struct mr_sched *s, struct entry *e, int32_t status)
+int mr_sched_handover_turn(struct mr_sched *s)
 {
+	struct sequence *q, *next;
+	int did;
+
+	if (s->shared)
+		return 0;
+	did = join(s);
+	for (q = TAILQ_FIRST(&s->handing); q; q = next) {
+		next = TAILQ_NEXT(q, hand_link);
+		if (q->refused == 0 && q->imports < IMPORTS_MAX && next_layer(s, q) != NONE) {
+			/* One a turn, and the next one's turn then. */
+			did += post_import(s, q);
+			mr_sched_hand_move(q, &s->handing);
+			next = NULL;
+		}
+		conclude_if_done(s, q);
+	}
+	return did;
+}
+
+void mr_sched_import_done(struct mr_sched *s, struct sequence *q, int32_t status)
+{
+	q->imports--;
 	if (status < 0)
-		note_refusal(e, status);
-	if (mr_sched_work_done(s, e))
+		note_refusal(q, status);
+	if (mr_sched_work_done(s, q))
 		return;
-	if (e->stage == STAGE_HANDOVER && e->inflight == 0)
-		conclude(s, e, e->refused);
+	conclude_if_done(s, q);
 }

@@ -1,78 +1,58 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * A request's entry from the pool and back: lists, the index by (client, key), cancel, and the one place
- * where a request ends. Slots are given back here, after the last work that names them.
+ * A request's entry from the pool and back: the index by (client, key), cancel, and the one place where a
+ * request ends.
  */
 #include "driver/sched/internal.h"
 
-static uint64_t mix(uint64_t client, uint64_t key)
+static struct entry **bucket(const struct mr_sched *s, uint64_t client, uint64_t key)
 {
-	/* A multiplicative hash; a client that picks colliding keys only lengthens a chain of the pool's size. */
-	uint64_t h = (client ^ (key * 0x9e3779b97f4a7c15u)) * 0xd6e8feb86659fd93u;
-
-	return h ^ h >> 32;
+	/* A client that picks colliding keys only lengthens a chain of the pool's size. */
+	return &s->request_buckets[mix(client, key) & s->bucket_mask];
 }
 
 struct entry *mr_sched_find(const struct mr_sched *s, uint64_t client, uint64_t key)
 {
-	struct entry *e = s->buckets[mix(client, key) & s->bucket_mask];
+	struct entry *e = *bucket(s, client, key);
 
 	while (e && (e->request.client != client || e->request.key != key))
 		e = e->hash_next;
 	return e;
 }
 
-void mr_sched_hash_add(struct mr_sched *s, struct entry *e)
-{
-	struct entry **head = &s->buckets[mix(e->request.client, e->request.key) & s->bucket_mask];
-
-	e->hash_next = *head;
-	*head = e;
-}
-
 static void hash_remove(struct mr_sched *s, struct entry *e)
 {
-	struct entry **at = &s->buckets[mix(e->request.client, e->request.key) & s->bucket_mask];
+	struct entry **at = bucket(s, e->request.client, e->request.key);
 
 	while (*at != e)
 		at = &(*at)->hash_next;
 	*at = e->hash_next;
 }
 
-void mr_sched_move(struct entry *e, enum stage stage, struct entry_list *list)
-{
-	if (e->on)
-		TAILQ_REMOVE(e->on, e, link);
-	e->stage = stage;
-	e->on = list;
-	if (list)
-		TAILQ_INSERT_TAIL(list, e, link);
-}
-
 struct mr_request *mr_sched_request(struct mr_sched *s)
 {
 	struct entry *e = TAILQ_FIRST(&s->free);
 	char *text;
-	uint32_t *tokens, index;
+	uint32_t *own, index;
 
 	if (!e)
 		return NULL;
-	mr_sched_move(e, STAGE_FILLING, NULL);
+	TAILQ_REMOVE(&s->free, e, link);
 	text = e->request.text;
-	tokens = e->request.tokens;
+	own = e->own;
 	index = e->index;
 	*e = (struct entry){
-		.request = {.text = text, .tokens = tokens},
+		.request = {.text = text, .tokens = own},
+		.own = own,
 		.index = index,
-		.stage = STAGE_FILLING,
+		.filling = 1,
 	};
 	return &e->request;
 }
 
-void mr_sched_pool_put(struct mr_sched *s, struct entry *e)
+void mr_sched_put(struct mr_sched *s, struct entry *e)
 {
-	mr_sched_move(e, STAGE_FREE, NULL);
-	e->on = &s->free;
+	e->filling = e->live = 0;
 	/* Last in, first out: the next request finds its text and tokens in the cache. */
 	TAILQ_INSERT_HEAD(&s->free, e, link);
 }
@@ -81,75 +61,51 @@ void mr_sched_abandon(struct mr_sched *s, struct mr_request *request)
 {
 	struct entry *e = (struct entry *)request;
 
-	if (e->stage == STAGE_FILLING)
-		mr_sched_pool_put(s, e);
+	if (e->filling)
+		mr_sched_put(s, e);
 }
 
-void mr_sched_end(struct mr_sched *s, struct entry *e, int32_t status, enum mr_finish finish)
+void mr_sched_accept(struct mr_sched *s, struct entry *e, struct sequence *q)
 {
-	if (e->ending)
-		return;
-	e->ending = 1;
-	e->status = status;
-	e->finish = finish;
-	if (s->prefilling == e && e->inflight == 0)
-		s->prefilling = NULL;
-	mr_sched_move(e, STAGE_ENDING, e->inflight ? NULL : &s->ending);
+	struct entry **head = bucket(s, e->request.client, e->request.key);
+
+	e->filling = 0;
+	e->live = 1;
+	e->seq = q;
+	q->entry = e;
+	q->class = e->request.itl_ns ? FOREGROUND : BACKGROUND;
+	e->request.tokens = q->tokens;
+	e->submit_ns = now_ns(s);
+	e->hash_next = *head;
+	*head = e;
+	s->active++;
+	s->dirty = 1;
+	mr_count(MR_M_sched_requests, 1);
 }
 
-int mr_sched_work_done(struct mr_sched *s, struct entry *e)
+static void count_end(enum mr_finish finish)
 {
-	e->inflight--;
-	if (!e->ending)
-		return 0;
-	if (e->inflight == 0) {
-		if (s->prefilling == e)
-			s->prefilling = NULL;
-		mr_sched_move(e, STAGE_ENDING, &s->ending);
-	}
-	return 1;
-}
-
-void mr_sched_close_prefill(struct mr_sched *s, struct entry *e)
-{
-	if (!e->prefill_open)
-		return;
-	/* MR_E_STALE after the device was reset: it is closed either way. */
-	s->prefill->mem->slot_close(s->prefill, e->prefill_slot);
-	e->prefill_open = 0;
-	s->prefill_slots--;
-}
-
-void mr_sched_close_decode(struct mr_sched *s, struct entry *e)
-{
-	if (!e->decode_open)
-		return;
-	s->decode->mem->slot_close(s->decode, e->decode_slot);
-	s->by_slot[e->decode_slot.index] = NULL;
-	e->decode_open = 0;
-	s->decode_slots--;
-}
-
-static void count_end(const struct entry *e)
-{
-	if (e->finish == MR_FINISH_CANCEL)
+	if (finish == MR_FINISH_CANCEL)
 		mr_count(MR_M_sched_cancelled, 1);
-	else if (e->finish == MR_FINISH_ERROR)
+	else if (finish == MR_FINISH_ERROR)
 		mr_count(MR_M_sched_failed, 1);
 	else
 		mr_count(MR_M_sched_done, 1);
 }
 
-static void finish(struct mr_sched *s, struct entry *e)
+void mr_sched_finish(struct mr_sched *s, struct entry *e)
 {
+	struct sequence *q = e->seq;
 	struct mr_end end = {
-		.status = e->status,
-		.finish = e->finish,
-		.prompt_tokens = e->prompt,
+		.status = q->status,
+		.finish = q->finish,
+		.prompt_tokens = e->input,
+		.reused = e->reused,
 		.tokens = e->answered,
 		.submit_ns = e->submit_ns,
 		.start_ns = e->start_ns,
 		.prefilled_ns = e->prefilled_ns,
+		.joined_ns = e->joined_ns,
 		.first_ns = e->first_ns,
 		.end_ns = now_ns(s),
 		.cycles = e->cycles,
@@ -157,34 +113,38 @@ static void finish(struct mr_sched *s, struct entry *e)
 
 	for (unsigned i = 0; i < MR_COPY_SITES; i++)
 		end.copies[i] = e->request.copies[i];
-	mr_sched_close_prefill(s, e);
-	mr_sched_close_decode(s, e);
 	hash_remove(s, e);
 	s->active--;
-	count_end(e);
-	mr_sched_move(e, STAGE_ENDING, NULL);
+	count_end(q->finish);
+	e->live = 0;
+	q->entry = NULL;
 	e->request.ops->end(e->request.front, &e->request, &end);
-	mr_sched_pool_put(s, e);
-}
-
-int mr_sched_reap(struct mr_sched *s)
-{
-	struct entry *e;
-	int count = 0;
-
-	for (; (e = TAILQ_FIRST(&s->ending)) != NULL; count++)
-		finish(s, e);
-	return count;
+	mr_sched_put(s, e);
 }
 
 int mr_sched_cancel(struct mr_sched *s, uint64_t client, uint64_t key)
 {
 	struct entry *e = mr_sched_find(s, client, key);
 
-	if (!e || e->ending)
+	if (!e || e->seq->ending)
 		return MR_E_NOT_FOUND;
 	s->dirty = 1;
-	mr_sched_end(s, e, MR_E_CANCELLED, MR_FINISH_CANCEL);
+	mr_sched_end(s, e->seq, MR_E_CANCELLED, MR_FINISH_CANCEL);
+	return 0;
+}
+
+int mr_sched_release(struct mr_sched *s, uint64_t client, uint64_t key)
+{
+	struct sequence *q = mr_sched_sequence(s, client, key);
+
+	if (!q)
+		return mr_sched_cancel(s, client, key) == 0
+			       ? 0
+			       : mr_sched_prefix_release(s, client, key);
+	if (q->ending)
+		return MR_E_NOT_FOUND;
+	s->dirty = 1;
+	mr_sched_end(s, q, MR_E_CANCELLED, MR_FINISH_CANCEL);
 	return 0;
 }
 
@@ -192,14 +152,15 @@ int mr_sched_cancel_client(struct mr_sched *s, uint64_t client)
 {
 	int count = 0;
 
-	for (uint32_t i = 0; i < s->requests; i++) {
-		struct entry *e = &s->entries[i];
+	for (uint32_t i = 0; i < s->sequence_count; i++) {
+		struct sequence *q = &s->sequences[i];
 
-		if (e->stage <= STAGE_FILLING || e->ending || e->request.client != client)
+		if (q->state == FREE || q->ending || q->client != client)
 			continue;
-		mr_sched_end(s, e, MR_E_CANCELLED, MR_FINISH_CANCEL);
-		count++;
+		count += q->entry != NULL;
+		mr_sched_end(s, q, MR_E_CANCELLED, MR_FINISH_CANCEL);
+		s->dirty = 1;
 	}
-	s->dirty |= count != 0;
+	mr_sched_prefix_release_all(s, client);
 	return count;
 }

@@ -16,10 +16,14 @@
 static void init_lists(struct mr_sched *s)
 {
 	TAILQ_INIT(&s->free);
-	TAILQ_INIT(&s->waiting);
+	TAILQ_INIT(&s->free_sequences);
+	TAILQ_INIT(&s->ring[FOREGROUND]);
+	TAILQ_INIT(&s->ring[BACKGROUND]);
 	TAILQ_INIT(&s->joining);
-	TAILQ_INIT(&s->handover);
-	TAILQ_INIT(&s->decoding);
+	TAILQ_INIT(&s->handing);
+	TAILQ_INIT(&s->decoding[FOREGROUND]);
+	TAILQ_INIT(&s->decoding[BACKGROUND]);
+	TAILQ_INIT(&s->scoring);
 	TAILQ_INIT(&s->ending);
 }
 
@@ -32,11 +36,6 @@ static uint32_t power_of_two(uint32_t at_least)
 	return n;
 }
 
-static uint32_t least(uint32_t a, uint32_t b)
-{
-	return a < b ? a : b;
-}
-
 static uint32_t default_to(uint32_t value, uint32_t otherwise)
 {
 	return value ? value : otherwise;
@@ -44,11 +43,20 @@ static uint32_t default_to(uint32_t value, uint32_t otherwise)
 
 static void free_all(struct mr_sched *s)
 {
+	for (int id = 0; id < POOLS; id++)
+		if (s->pool[id].dev)
+			mr_kv_destroy(&s->pool[id]);
 	mr_token_work_destroy(s->work);
 	free(s->entries);
+	free(s->sequences);
+	free(s->accounts);
+	free(s->prefixes);
 	free(s->texts);
-	free(s->tokens);
-	free(s->buckets);
+	free(s->ids);
+	free(s->progress);
+	free(s->request_buckets);
+	free(s->sequence_buckets);
+	free(s->account_buckets);
 	free(s->by_slot);
 	free(s->batch);
 	free(s->decode_entries);
@@ -67,39 +75,71 @@ static void *touched(size_t count, size_t bytes)
 
 static int allocate(struct mr_sched *s)
 {
-	uint32_t places = power_of_two(2 * s->requests);
+	uint32_t places = power_of_two(2 * (s->requests + s->sequence_count));
+	size_t buffers = (size_t)s->requests + s->sequence_count + s->prefix_count;
+	int status;
 
 	s->bucket_mask = places - 1;
+	s->account_count = s->sequence_count;
 	s->entries = touched(s->requests, sizeof(*s->entries));
+	s->sequences = touched(s->sequence_count, sizeof(*s->sequences));
+	s->accounts = touched(s->account_count, sizeof(*s->accounts));
+	s->prefixes = touched(s->prefix_count, sizeof(*s->prefixes));
 	s->texts = touched(s->requests, MR_PROMPT_BYTES_MAX);
-	s->tokens = touched(s->requests, s->context * sizeof(*s->tokens));
-	s->buckets = touched(places, sizeof(struct entry *));
-	s->by_slot = touched(s->decode->caps.slots, sizeof(struct entry *));
-	s->batch = touched(s->batch_max, sizeof(struct entry *));
+	s->ids = touched(buffers, s->context * sizeof(*s->ids));
+	s->progress = touched(s->sequence_count, 2 * s->layers * sizeof(*s->progress));
+	s->request_buckets = touched(places, sizeof(struct entry *));
+	s->sequence_buckets = touched(places, sizeof(struct sequence *));
+	s->account_buckets = touched(places, sizeof(struct account *));
+	s->by_slot = touched(s->decode->caps.slots, sizeof(struct sequence *));
+	s->batch = touched(s->batch_max, sizeof(struct sequence *));
 	s->decode_entries = touched(s->batch_max, sizeof(*s->decode_entries));
-	if (!s->entries || !s->texts || !s->tokens || !s->buckets || !s->by_slot || !s->batch ||
-	    !s->decode_entries)
+	if (!s->entries || !s->sequences || !s->accounts || !s->prefixes || !s->texts || !s->ids ||
+	    !s->progress || !s->request_buckets || !s->sequence_buckets || !s->account_buckets ||
+	    !s->by_slot || !s->batch || !s->decode_entries)
 		return MR_E_NO_MEMORY;
-	if (s->model->tokenizer)
-		return mr_token_work_create(s->model->tokenizer, MR_PROMPT_BYTES_MAX, &s->work);
-	return 0;
+	status = mr_kv_create(s, DEC, s->decode);
+	if (status == 0 && !s->shared)
+		status = mr_kv_create(s, PRE, s->prefill);
+	if (status == 0 && s->model->tokenizer)
+		status = mr_token_work_create(s->model->tokenizer, MR_PROMPT_BYTES_MAX, &s->work);
+	return status;
 }
 
-static void fill_pool(struct mr_sched *s)
+static void fill_pools(struct mr_sched *s)
 {
-	for (uint32_t i = s->requests; i-- > 0;) {
+	uint32_t *ids = s->ids, *progress = s->progress;
+
+	for (uint32_t i = s->requests; i-- > 0; ids += s->context) {
 		struct entry *e = &s->entries[i];
 
 		e->index = i;
 		e->request.text = s->texts + (size_t)i * MR_PROMPT_BYTES_MAX;
-		e->request.tokens = s->tokens + (size_t)i * s->context;
-		mr_sched_pool_put(s, e);
+		e->own = ids;
+		mr_sched_put(s, e);
+	}
+	for (uint32_t i = s->sequence_count; i-- > 0; ids += s->context) {
+		struct sequence *q = &s->sequences[i];
+
+		q->index = i;
+		q->tokens = ids;
+		q->ready = progress;
+		q->sent = progress + s->layers;
+		progress += 2 * s->layers;
+		TAILQ_INSERT_HEAD(&s->free_sequences, q, link);
+	}
+	for (uint32_t i = 0; i < s->prefix_count; i++, ids += s->context)
+		s->prefixes[i].tokens = ids;
+	for (uint32_t i = s->account_count; i-- > 0;) {
+		s->accounts[i].hash_next = s->free_accounts;
+		s->free_accounts = &s->accounts[i];
 	}
 }
 
 static int options_ok(const struct mr_sched_options *o)
 {
 	return o->model && o->prefill && o->decode && o->requests <= 1u << 20 &&
+	       o->sequences <= 1u << 20 && o->prefixes <= 1u << 16 &&
 	       (o->prefill->caps.stages & MR_STAGE_PREFILL) &&
 	       (o->decode->caps.stages & MR_STAGE_DECODE) && o->model->shape.layers > 0 &&
 	       o->prefill->caps.chunk_max > 0 && o->decode->caps.batch_max > 0 &&
@@ -123,12 +163,18 @@ int mr_sched_create(const struct mr_sched_options *o, struct mr_sched **sched)
 	s->clock = o->clock ? *o->clock : mr_clock_monotonic;
 	s->layers = o->model->shape.layers;
 	s->requests = default_to(o->requests, 256);
+	s->sequence_count = default_to(o->sequences, 2 * s->requests);
+	s->prefix_count = default_to(o->prefixes, 16);
 	s->context = least(o->prefill->caps.context, o->decode->caps.context);
 	if (o->model->shape.context)
 		s->context = least(s->context, o->model->shape.context);
 	s->batch_max = least(default_to(o->batch_max, UINT32_MAX), o->decode->caps.batch_max);
+	s->background_max = s->batch_max;
 	s->chunk = least(default_to(o->chunk, 128), o->prefill->caps.chunk_max);
 	s->steps = least(default_to(o->steps, 1), default_to(o->decode->caps.steps_max, 1));
+	s->itl_ns = o->itl_ns;
+	s->client_blocks = o->client_blocks;
+	s->no_cache = o->no_cache;
 	s->next_owner = 1;
 	init_lists(s);
 	status = allocate(s);
@@ -136,67 +182,104 @@ int mr_sched_create(const struct mr_sched_options *o, struct mr_sched **sched)
 		free_all(s);
 		return status;
 	}
-	fill_pool(s);
+	fill_pools(s);
 	*sched = s;
 	return 0;
 }
 
-static void on_done(struct mr_sched *s, const struct mr_event *event)
+/* The sequence that a tag names, where it has work under way. */
+static struct sequence *sequence_of(struct mr_sched *s, uint64_t tag)
 {
-	uint32_t index = (uint32_t)event->tag;
-	struct entry *e = index < s->requests ? &s->entries[index] : NULL;
-	uint64_t kind = event->tag >> 32;
+	uint32_t index = (uint32_t)tag;
+	struct sequence *q = index < s->sequence_count ? &s->sequences[index] : NULL;
 
-	if (kind == TAG_DECODE && s->batch_count)
-		mr_sched_decode_done(s, event->status);
-	else if (kind == TAG_PREFILL && e && e->inflight && s->prefilling == e)
-		mr_sched_prefill_done(s, e, event->status);
-	else if (kind == TAG_IMPORT && e && e->inflight)
-		mr_sched_import_done(s, e, event->status);
-	else
-		mr_count(MR_M_sched_bad_event, 1);
+	return q && q->inflight ? q : NULL;
 }
 
-/* Reset has freed every slot of @dev, and their indices may be given out anew. */
-static void forget_slots(struct mr_sched *s, struct entry *e, const struct mr_device *dev)
+static int on_done(struct mr_sched *s, const struct mr_event *event)
 {
-	if (dev == s->decode && e->decode_open) {
-		s->by_slot[e->decode_slot.index] = NULL;
-		e->decode_open = 0;
-		s->decode_slots--;
+	struct sequence *q = sequence_of(s, event->tag);
+
+	switch (event->tag >> 32) {
+	case TAG_DECODE:
+		if (!s->batch_count)
+			return 0;
+		mr_sched_decode_done(s, event->status);
+		return 1;
+	case TAG_PREFILL:
+		if (!q || s->prefilling != q)
+			return 0;
+		mr_sched_prefill_done(s, q, event->status);
+		return 1;
+	case TAG_IMPORT:
+		if (!q || !q->imports)
+			return 0;
+		mr_sched_import_done(s, q, event->status);
+		return 1;
+	case TAG_SCORE:
+		if (!q || q->entry->request.op != MR_REQUEST_SCORE)
+			return 0;
+		mr_sched_score_done(s, q, event->status);
+		return 1;
+	default:
+		return 0;
 	}
-	if (dev == s->prefill && e->prefill_open) {
-		e->prefill_open = 0;
-		s->prefill_slots--;
+}
+
+static void on_event(struct mr_sched *s, const struct mr_event *event)
+{
+	uint64_t kind = event->tag >> 32;
+	struct sequence *q = sequence_of(s, event->tag);
+	int known = 1;
+
+	if (event->type == MR_EVENT_TOKEN && kind == TAG_SCORE) {
+		known = q && q->entry->request.op == MR_REQUEST_SCORE;
+		if (known)
+			mr_sched_score_token(s, q, event);
+	} else if (event->type == MR_EVENT_TOKEN) {
+		mr_sched_decode_token(s, event);
+	} else if (event->type == MR_EVENT_KV) {
+		known = kind == TAG_PREFILL && q && s->prefilling == q && !s->shared;
+		if (known && !q->ending)
+			mr_sched_kv_event(s, q, event);
+	} else {
+		known = on_done(s, event);
 	}
+	if (!known)
+		mr_count(MR_M_sched_bad_event, 1);
 }
 
 /*
  * A device that is lost is reset; work that was posted to it then ends by its DONE events. Where it does not
- * come back, no event will, nothing of it can touch an entry any more, and all requests end here.
+ * come back, no event will, nothing of it can touch a sequence any more, and all that goes on ends here.
+ * Paused sequences have their tokens, and are computed again when they are asked for.
  */
 static void on_lost(struct mr_sched *s, struct mr_device *dev, int status)
 {
+	enum pool_id id = dev == s->decode ? DEC : PRE;
 	int back = dev->admin->reset(dev);
 
 	if (back < 0) {
 		s->dead = status;
 		s->batch_count = 0;
+		s->prefilling = NULL;
 	}
-	for (uint32_t i = 0; i < s->requests; i++) {
-		struct entry *e = &s->entries[i];
-		int here = (dev == s->decode && e->decode_open) ||
-			   (dev == s->prefill && e->prefill_open);
+	for (uint32_t i = 0; i < s->sequence_count; i++) {
+		struct sequence *q = &s->sequences[i];
 
-		if (e->stage <= STAGE_FILLING || (back == 0 && !here))
+		if (q->state == FREE || (back == 0 && !q->kv[id]))
 			continue;
-		mr_sched_end(s, e, status, MR_FINISH_ERROR);
-		forget_slots(s, e, dev);
-		if (back < 0 && e->inflight) {
-			e->inflight = 1;
-			mr_sched_work_done(s, e);
+		if (q->entry || back < 0)
+			mr_sched_end(s, q, status, MR_FINISH_ERROR);
+		if (id == DEC)
+			q->fed = 0;
+		if (back < 0 && q->inflight) {
+			q->inflight = 1;
+			q->imports = 0;
+			mr_sched_work_done(s, q);
 		}
 	}
+	mr_kv_lost(s, id);
 }
 
 static int take_events(struct mr_sched *s, struct mr_device *dev)
@@ -211,12 +294,8 @@ static int take_events(struct mr_sched *s, struct mr_device *dev)
 				on_lost(s, dev, count);
 			return did + 1;
 		}
-		for (int i = 0; i < count; i++) {
-			if (events[i].type == MR_EVENT_TOKEN)
-				mr_sched_decode_token(s, &events[i]);
-			else
-				on_done(s, &events[i]);
-		}
+		for (int i = 0; i < count; i++)
+			on_event(s, &events[i]);
 		did += count;
 	} while (count == EVENTS_A_POLL);
 	return did;
@@ -234,10 +313,18 @@ int mr_sched_poll(struct mr_sched *s)
 		/* Decode first: its device is the one that a token waits for. */
 		did += mr_sched_reap(s);
 		did += mr_sched_decode_turn(s);
+		did += mr_sched_score_turn(s);
 		did += mr_sched_handover_turn(s);
 		did += mr_sched_prefill_turn(s);
 	}
 	return did + mr_sched_reap(s);
+}
+
+void mr_sched_drop_cache(struct mr_sched *s)
+{
+	if (!s->shared)
+		mr_kv_forget(s, PRE, 0);
+	mr_kv_forget(s, DEC, 0);
 }
 
 uint32_t mr_sched_context(const struct mr_sched *s)
@@ -280,12 +367,12 @@ void mr_sched_destroy(struct mr_sched *s)
 		return;
 	/* Wall time, whatever clock the requests run on: the devices' threads run in it. */
 	until = mr_clock_monotonic.now_ns(NULL) + DESTROY_WAIT_NS;
-	for (uint32_t i = 0; i < s->requests; i++)
-		if (s->entries[i].stage > STAGE_FILLING)
-			mr_sched_end(s, &s->entries[i], MR_E_CANCELLED, MR_FINISH_CANCEL);
-	while (s->active && mr_clock_monotonic.now_ns(NULL) < until)
+	for (uint32_t i = 0; i < s->sequence_count; i++)
+		if (s->sequences[i].state != FREE)
+			mr_sched_end(s, &s->sequences[i], MR_E_CANCELLED, MR_FINISH_CANCEL);
+	while (s->live && mr_clock_monotonic.now_ns(NULL) < until)
 		mr_sched_poll(s);
-	if (s->active) {
+	if (s->live) {
 		/* The devices still name our memory: after a reset, or as dead ones, they do not. */
 		on_lost(s, s->decode, MR_E_TIMEOUT);
 		if (!s->shared)

@@ -5,12 +5,36 @@
  * continuous batches on the decode device, and gives every token to the front it came from. It knows devices
  * only by driver/device.h and time only by struct mr_clock.
  *
+ * A request is what a front asks for, a sequence the KV state that it works on.
+ *
  * Life of a request
  *   mr_sched_request      the front takes an entry from a fixed pool and fills it in (one counted copy of
  *                         the prompt's text, straight into request->text)
  *   mr_sched_submit       the orchestrator owns it; it is accepted or refused at once
  *   front->token ...      once a token, in order of position, only while front->credit says there is room
  *   front->end            exactly once for each accepted request; the entry is the pool's again when it returns
+ *
+ * Life of a sequence, and what may be asked of it in each state
+ *
+ *       SUBMIT, FORK, SCORE                             APPEND
+ *               |            +-----------------------------------------------------+
+ *               v            v                                                     |
+ *            queued --> prefilling --> hand-over --> decoding --> paused ----------+
+ *               |            |             |            |   KEEP    |
+ *               +------------+-------------+------------+-----------+--> ended
+ *                  CANCEL, RELEASE, an error, or the answer's end without KEEP
+ *
+ *               queued  prefilling  hand-over  decoding  paused  ended or unknown
+ *     SUBMIT    EXISTS  EXISTS      EXISTS     EXISTS    EXISTS  makes it
+ *     APPEND    BUSY    BUSY        BUSY       BUSY      goes on NOT_FOUND
+ *     FORK      yes     yes         yes        yes       yes     NOT_FOUND
+ *     SCORE     yes     yes         yes        yes       yes     NOT_FOUND
+ *     PREFIX    yes     yes         yes        yes       yes     NOT_FOUND
+ *     CANCEL    ends it ends it     ends it    ends it   NOT_FOUND (no request)
+ *     RELEASE   ends it ends it     ends it    ends it   ends it NOT_FOUND
+ *
+ * FORK and SCORE work on the tokens that the sequence has at that moment, and share its KV blocks as far
+ * as there are any; where there are none yet, or they were given up for others, they are computed.
  *
  * Threads: everything here is called by the one thread that runs the loop. Nothing allocates after
  * mr_sched_create.
@@ -42,6 +66,25 @@ extern const struct mr_clock mr_clock_monotonic;
 #define MR_REQUEST_CHAT       1u /* text is a user's message: the chat template goes round it */
 #define MR_REQUEST_TOKENS     2u /* the prompt is request->tokens already, not text */
 #define MR_REQUEST_IGNORE_EOS 4u /* only max_tokens, stop tokens and the context end it */
+#define MR_REQUEST_KEEP       8u /* the sequence is paused after its answer, until RELEASE */
+
+enum mr_request_op {
+	MR_REQUEST_SUBMIT, /* a prompt: makes a sequence, named by the request's key */
+	MR_REQUEST_APPEND, /* more input to the paused sequence @target, then an answer */
+	MR_REQUEST_FORK,  /* no input: a second sequence over what @target is now, then an answer */
+	MR_REQUEST_SCORE, /* log-probabilities of continuations of @target, which stays as it is */
+};
+#define MR_SCORE_MAX 64u /* continuations of one SCORE */
+
+enum mr_sequence_state {
+	MR_SEQUENCE_ENDED, /* or never was */
+	MR_SEQUENCE_QUEUED,
+	MR_SEQUENCE_PREFILLING,
+	MR_SEQUENCE_HANDOVER,
+	MR_SEQUENCE_DECODING,
+	MR_SEQUENCE_PAUSED,
+	MR_SEQUENCE_STATES,
+};
 
 enum mr_finish {
 	MR_FINISH_STOP,   /* EOS or a stop token */
@@ -62,13 +105,22 @@ struct mr_token {
 struct mr_end {
 	int32_t status; /* 0, or why it failed */
 	enum mr_finish finish;
-	uint32_t prompt_tokens;
-	uint32_t tokens; /* of the answer */
+	uint32_t prompt_tokens; /* of the sequence before the answer: history and input */
+	uint32_t reused;        /* of those, how many had KV already: shared, not computed */
+	uint32_t tokens;        /* of the answer */
 	/* by the clock; 0 = not reached */
-	uint64_t submit_ns, start_ns, prefilled_ns, first_ns, end_ns;
+	uint64_t submit_ns, start_ns, prefilled_ns, joined_ns, first_ns, end_ns;
 	uint64_t cycles; /* the device's, all steps */
 	/* payload bytes of this request by site, from MR_COPY_SITES_FIRST */
 	uint64_t copies[MR_COPY_SITES];
+};
+
+/* One continuation of a SCORE. */
+struct mr_score {
+	uint32_t index;        /* of the continuation, in order from 0 */
+	uint32_t tokens;       /* of it */
+	double logprob;        /* the sum over its tokens of ln p(token) */
+	const float *logprobs; /* of each token; until the call returns */
 };
 
 struct mr_front_ops {
@@ -79,6 +131,8 @@ struct mr_front_ops {
 	uint32_t (*credit)(void *front, const struct mr_request *request);
 	void (*token)(void *front, struct mr_request *request, const struct mr_token *token);
 	void (*end)(void *front, struct mr_request *request, const struct mr_end *end);
+	/* One continuation of a SCORE, which takes the credit of one token. NULL = SCORE is refused. */
+	void (*score)(void *front, struct mr_request *request, const struct mr_score *score);
 };
 
 /* An entry of the pool. The front fills the first part; the rest is the orchestrator's. */
@@ -87,15 +141,21 @@ struct mr_request {
 	void *front;            /* passed to ops */
 	uint64_t front_word[4]; /* the front's own, zero at first */
 	uint64_t client;        /* who: a ring connection or a wire key id */
-	uint64_t key;           /* the client's name for it */
-	uint32_t flags;         /* MR_REQUEST_* */
-	uint32_t max_tokens;    /* of the answer, 1 or more */
+	uint64_t key;           /* the client's name for it, and for the sequence that it makes */
+	uint64_t target;        /* APPEND, FORK, SCORE: the key of a sequence of this client */
+	uint64_t prefix; /* SUBMIT: the name of a prefix that goes before the prompt; 0 = none */
+	uint64_t itl_ns; /* bound between tokens; 0 = none: background, served with what is left */
+	enum mr_request_op op;
+	uint32_t flags;      /* MR_REQUEST_* */
+	uint32_t max_tokens; /* of the answer; 0 only with KEEP: the prompt's KV and no token */
 	struct mr_sampling sampling;
-	char *text;                     /* MR_PROMPT_BYTES_MAX bytes, the pool's */
-	uint32_t text_bytes;            /* of the prompt */
-	uint32_t *tokens;               /* context entries, the pool's: prompt, then answer */
-	uint32_t token_count;           /* with MR_REQUEST_TOKENS: of the prompt */
-	uint64_t copies[MR_COPY_SITES]; /* what the front copied for it, by site */
+	uint32_t score_count;              /* SCORE: continuations, 1 to MR_SCORE_MAX */
+	uint32_t score_ends[MR_SCORE_MAX]; /* where each ends in text (bytes) or tokens */
+	char *text;                        /* MR_PROMPT_BYTES_MAX bytes, the pool's */
+	uint32_t text_bytes;               /* of the prompt */
+	uint32_t *tokens;                  /* context entries; once accepted, the sequence's */
+	uint32_t token_count;              /* with MR_REQUEST_TOKENS: of the input */
+	uint64_t copies[MR_COPY_SITES];    /* what the front copied for it, by site */
 };
 
 struct mr_sched_options {
@@ -104,9 +164,14 @@ struct mr_sched_options {
 	struct mr_device *decode;
 	const struct mr_clock *clock; /* NULL = mr_clock_monotonic */
 	uint32_t requests;            /* entries of the pool; 0 = 256 */
+	uint32_t sequences;           /* live and paused ones; 0 = twice the requests */
+	uint32_t prefixes;            /* named prefixes; 0 = 16 */
 	uint32_t batch_max;           /* sequences in a DECODE; 0 = the device's */
 	uint32_t chunk;               /* tokens a prefill call; 0 = 128 */
 	uint32_t steps;               /* steps a DECODE when nobody waits to join; 0 = 1 */
+	uint64_t itl_ns; /* bound that prefill on the decode device keeps for everybody; 0 = none */
+	uint64_t client_blocks; /* KV blocks that one client's sequences may hold; 0 = all */
+	int no_cache;           /* KV of ended sequences is not kept for prompts that begin alike */
 };
 
 int mr_sched_create(const struct mr_sched_options *options, struct mr_sched **sched);
@@ -118,21 +183,49 @@ struct mr_request *mr_sched_request(struct mr_sched *sched);
 void mr_sched_abandon(struct mr_sched *sched, struct mr_request *request);
 
 /*
- * Queues the request, first come first served. Returns 0, or a status and then the entry is the pool's
- * again and front->end is not called: MR_E_INVALID (no ops, no token, unknown flags, max_tokens 0),
- * MR_E_RANGE (sampling, token ids), MR_E_EXISTS (a live request of this client has this key),
- * MR_E_TOO_LARGE (text_bytes), MR_E_CONTEXT_FULL (with the answer it does not fit), MR_E_MODEL (no
- * tokeniser or chat template), MR_E_BUSY (draining), or why a device was lost for good.
+ * Queues the request. Clients take turns by tokens of prefill; a client's own go first come, first served,
+ * those with an ITL bound before background. Returns 0, or a status and then the entry is the pool's again
+ * and front->end is not called: MR_E_INVALID (no ops, no token, unknown flags, max_tokens 0 without KEEP, a
+ * field that the operation does not use), MR_E_RANGE (sampling, token ids, score_ends), MR_E_EXISTS (a live
+ * request or sequence of this client has this key), MR_E_NOT_FOUND (target, prefix), MR_E_BUSY (APPEND to a
+ * sequence that is not paused; draining), MR_E_TOO_LARGE (text_bytes), MR_E_CONTEXT_FULL (with the answer it
+ * does not fit), MR_E_QUOTA (more KV than the client may hold), MR_E_FULL (no sequence free), MR_E_MODEL (no
+ * tokeniser or chat template), MR_E_NOT_SUPPORTED (SCORE on a device or front without), or why a device was
+ * lost for good.
  */
 int mr_sched_submit(struct mr_sched *sched, struct mr_request *request);
 
 /* Ends the request named by (client, key); front->end follows with MR_E_CANCELLED. 0 or MR_E_NOT_FOUND. */
 int mr_sched_cancel(struct mr_sched *sched, uint64_t client, uint64_t key);
 /*
- * Ends all of a client's requests; returns how many. front->end is called from mr_sched_poll, never from
- * here: fronts may cancel and submit from inside token and end.
+ * Ends the sequence that @key's request made, paused or under way (as CANCEL then), or the request of that
+ * key, or the prefix of that name, if the client named it. 0 or MR_E_NOT_FOUND.
+ */
+int mr_sched_release(struct mr_sched *sched, uint64_t client, uint64_t key);
+/*
+ * Names what sequence @target of @client is now, server-wide: any client may put it before a prompt, and
+ * shares its KV then. The sequence may go on or end. MR_E_NOT_FOUND, MR_E_EXISTS (the name), MR_E_INVALID
+ * (name 0), MR_E_FULL (prefixes).
+ */
+int mr_sched_prefix(struct mr_sched *sched, uint64_t client, uint64_t target, uint64_t name);
+/*
+ * Ends all of a client's requests, sequences and prefixes; returns how many requests. front->end is called
+ * from mr_sched_poll, never from here: fronts may cancel and submit from inside token and end.
  */
 int mr_sched_cancel_client(struct mr_sched *sched, uint64_t client);
+
+struct mr_sequence_info {
+	enum mr_sequence_state state;
+	uint32_t tokens;    /* prompt and answers so far */
+	uint32_t positions; /* of those, with KV on the decode device */
+	uint32_t blocks;    /* KV blocks that it holds and shares with nobody it was forked from */
+	uint32_t owner;     /* its id on devices */
+};
+/* State and counters of a sequence. 0, or MR_E_NOT_FOUND and state ENDED. */
+int mr_sched_query(const struct mr_sched *sched, uint64_t client, uint64_t key,
+		   struct mr_sequence_info *info);
+/* KV blocks that a client's sequences hold, on both devices together. */
+uint64_t mr_sched_client_blocks(const struct mr_sched *sched, uint64_t client);
 
 /* One turn: takes device events, posts what can be posted. Returns how much was done, 0 = idle. */
 int mr_sched_poll(struct mr_sched *sched);
@@ -145,5 +238,13 @@ void mr_sched_drain(struct mr_sched *sched);
 uint32_t mr_sched_active(const struct mr_sched *sched);
 /* Before the loop sleeps: arms the devices. 0 = may sleep on the devices' wait_fd, 1 = do not sleep. */
 int mr_sched_arm(struct mr_sched *sched);
+
+/* Gives up all KV that no sequence needs. For tests and for an operator short of memory. */
+void mr_sched_drop_cache(struct mr_sched *sched);
+/*
+ * Looks at every list, count and reference; 0, or MR_E_INTERNAL with the first that is wrong in *why
+ * (static storage). For tests: it takes time in proportion to all there is.
+ */
+int mr_sched_check(const struct mr_sched *sched, const char **why);
 
 #endif /* MR_DRIVER_SCHED_SCHED_H */

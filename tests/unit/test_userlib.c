@@ -8,6 +8,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 
 #include <cmocka.h>
@@ -164,8 +165,12 @@ static void test_slow(void **state)
 	begin(&w, 8);
 	slow = join(&w, 8);
 	quick = join(&w, 0);
+	/* Both at once: were the queue full of the first one's tokens, the second would wait, and a CANCEL behind it. */
+	__atomic_store_n(&w.hung, 1, __ATOMIC_RELEASE);
+	usleep(20000);
 	assert_int_equal(mr_ring_submit_text(slow, 1, "one", 3, MR_SUBMIT_IGNORE_EOS, &params), 0);
 	assert_int_equal(mr_ring_submit_text(slow, 2, "two", 3, MR_SUBMIT_IGNORE_EOS, &params), 0);
+	__atomic_store_n(&w.hung, 0, __ATOMIC_RELEASE);
 	usleep(20000);
 	for (uint32_t i = 0; i < 50; i++) {
 		assert_int_equal(
@@ -203,20 +208,23 @@ static void test_slow(void **state)
 
 /* ---- ends of either side ---- */
 
-/* In a child: requests under way, a full queue, and then SIGKILL. */
+/* In a child: requests under way, a full queue, and then SIGKILL. Each step is told, and waits to be let on. */
 static void doomed(const char *path, int go, int ready)
 {
 	struct mr_ring_options options = {.path = path, .cq_entries = 16};
 	struct mr_ring *ring;
 	char c;
 
-	if (read(go, &c, 1) != 1 || mr_ring_connect(&options, &ring))
+	prctl(PR_SET_PDEATHSIG, SIGKILL); /* with a test that fails, too */
+	if (read(go, &c, 1) != 1 || mr_ring_connect(&options, &ring) || write(ready, "c", 1) != 1)
+		_exit(1);
+	if (read(go, &c, 1) != 1)
 		_exit(1);
 	for (uint64_t key = 0; key < 4; key++)
 		if (mr_ring_submit_text(ring, key, "doomed", 6, MR_SUBMIT_IGNORE_EOS, NULL))
 			_exit(2);
-	/* Once there is a token the requests are under way. */
-	if (mr_ring_wait(ring, 5ll * SECOND) || write(ready, "r", 1) != 1)
+	if (write(ready, "s", 1) != 1 || mr_ring_wait(ring, 5ll * SECOND) ||
+	    write(ready, "r", 1) != 1)
 		_exit(3);
 	pause();
 	_exit(4);
@@ -240,6 +248,13 @@ static void test_killed(void **state)
 	ring = join(&w, 0);
 	assert_int_equal(write(go[1], "g", 1), 1);
 	close(ready[1]);
+	assert_int_equal(read(ready[0], &c, 1), 1);
+	/* All at once, as in test_slow. */
+	__atomic_store_n(&w.hung, 1, __ATOMIC_RELEASE);
+	usleep(20000);
+	assert_int_equal(write(go[1], "g", 1), 1);
+	assert_int_equal(read(ready[0], &c, 1), 1);
+	__atomic_store_n(&w.hung, 0, __ATOMIC_RELEASE);
 	assert_int_equal(read(ready[0], &c, 1), 1);
 	assert_int_equal(world_settle(&w.active, 4), 4);
 	assert_int_equal(kill(child, SIGKILL), 0);

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Whose prompt is prefilled next. Each client has an account with a queue a class; the accounts of a class
+ * take turns by deficit round robin, counted in tokens, so that a client with long prompts, or with many,
+ * takes no more than its share. Within an account it is first come, first served: only the head of a queue
+ * has a chunk made, so one prompt of each client is under way. Requests with an ITL bound go before
+ * background, which gets one chunk in FOREGROUND_RUN all the same.
+ *
+ * A sequence that finds no room for its KV claims the next that comes: until then no other of its class,
+ * or of background, starts, so that small ones cannot starve a large one. Those that have begun go on.
+ */
+#include "driver/sched/internal.h"
+
+#define FOREGROUND_RUN 16u
+
+static struct account **bucket(const struct mr_sched *s, uint64_t client)
+{
+	return &s->account_buckets[mix(client, 0) & s->bucket_mask];
+}
+
+struct account *mr_sched_account_find(const struct mr_sched *s, uint64_t client)
+{
+	struct account *a = *bucket(s, client);
+
+	while (a && a->client != client)
+		a = a->hash_next;
+	return a;
+}
+
+struct account *mr_sched_account(struct mr_sched *s, uint64_t client)
+{
+	struct account *a = mr_sched_account_find(s, client);
+
+	if (!a && s->free_accounts) {
+		struct account **head = bucket(s, client);
+
+		a = s->free_accounts;
+		s->free_accounts = a->hash_next;
+		*a = (struct account){.client = client, .hash_next = *head};
+		TAILQ_INIT(&a->queue[FOREGROUND]);
+		TAILQ_INIT(&a->queue[BACKGROUND]);
+		*head = a;
+	}
+	if (a)
+		a->refs++;
+	return a;
+}
+
+void mr_sched_account_put(struct mr_sched *s, struct account *a)
+{
+	struct account **at = bucket(s, a->client);
+
+	if (--a->refs)
+		return;
+	while (*at != a)
+		at = &(*at)->hash_next;
+	*at = a->hash_next;
+	a->hash_next = s->free_accounts;
+	s->free_accounts = a;
+}
+
+uint64_t mr_sched_client_blocks(const struct mr_sched *s, uint64_t client)
+{
+	const struct account *a = mr_sched_account_find(s, client);
+
+	return a ? a->blocks[PRE] + a->blocks[DEC] : 0;
+}
+
+void mr_sched_enqueue(struct mr_sched *s, struct sequence *q)
+{
+	struct account *a = q->account;
+
+	mr_sched_move(q, QUEUED, &a->queue[q->class]);
+	s->waiting++;
+	if (a->in_ring[q->class])
+		return;
+	a->in_ring[q->class] = 1;
+	a->deficit[q->class] = 0;
+	TAILQ_INSERT_TAIL(&s->ring[q->class], a, ring[q->class]);
+}
+
+void mr_sched_dequeue(struct mr_sched *s, struct sequence *q)
+{
+	struct account *a = q->account;
+
+	mr_sched_move(q, q->state, NULL);
+	s->waiting--;
+	if (s->claim[q->class] == q)
+		s->claim[q->class] = NULL;
+	if (!TAILQ_EMPTY(&a->queue[q->class]))
+		return;
+	a->in_ring[q->class] = 0;
+	TAILQ_REMOVE(&s->ring[q->class], a, ring[q->class]);
+}
+
+/* Whether @q asked for room in vain, and none has come since. */
+static int waits(const struct mr_sched *s, const struct sequence *q)
+{
+	return q->waited[PRE] == s->pool[PRE].moved + 1ull ||
+	       q->waited[DEC] == s->pool[DEC].moved + 1ull;
+}
+
+/* Whether @q may post now: it has its KV already, or there may be room, and nobody before it wants it. */
+static int may_go(const struct mr_sched *s, const struct sequence *q)
+{
+	if (q->state == PREFILLING)
+		return 1;
+	if (waits(s, q))
+		return 0;
+	if (s->claim[FOREGROUND] && s->claim[FOREGROUND] != q)
+		return 0;
+	return q->class == FOREGROUND || !s->claim[BACKGROUND] || s->claim[BACKGROUND] == q;
+}
+
+static void rotate(struct mr_sched *s, struct account *a, int class)
+{
+	TAILQ_REMOVE(&s->ring[class], a, ring[class]);
+	TAILQ_INSERT_TAIL(&s->ring[class], a, ring[class]);
+}
+
+static struct sequence *next_of(struct mr_sched *s, int class)
+{
+	struct account *a, *first = NULL;
+
+	while ((a = TAILQ_FIRST(&s->ring[class])) != NULL && a != first) {
+		struct sequence *q = TAILQ_FIRST(&a->queue[class]);
+
+		if (!may_go(s, q)) {
+			first = first ? first : a;
+			rotate(s, a, class);
+			continue;
+		}
+		if (a->deficit[class] > 0)
+			return q;
+		/* Its turn is over; the next one begins with a fresh share. */
+		a->deficit[class] += s->chunk;
+		if (a->deficit[class] > 0 && TAILQ_NEXT(a, ring[class]) == NULL)
+			return q;
+		rotate(s, a, class);
+		first = NULL;
+	}
+	return NULL;
+}
+
+struct sequence *mr_sched_next(struct mr_sched *s)
+{
+	struct sequence *q = NULL;
+
+	if (s->in_a_row < FOREGROUND_RUN || TAILQ_EMPTY(&s->ring[BACKGROUND]))
+		q = next_of(s, FOREGROUND);
+	if (!q)
+		q = next_of(s, BACKGROUND);
+	return q ? q : next_of(s, FOREGROUND);
+}
+
+void mr_sched_charge(struct mr_sched *s, struct sequence *q, uint32_t tokens)
+{
+	q->account->deficit[q->class] -= tokens;
+	if (q->class == BACKGROUND || TAILQ_EMPTY(&s->ring[BACKGROUND]))
+		s->in_a_row = 0;
+	else
+		s->in_a_row++;
+}
