@@ -19,7 +19,7 @@ struct mr_blocks {
 	uint32_t fresh;    /* blocks from here on were never taken */
 	uint32_t returned; /* entries of @stack: blocks that were taken and are free again */
 	uint32_t *stack;   /* the one returned last is taken first: its memory is the warmest */
-	uint32_t *refs;    /* holders of each block; of a returned one its place in @stack, marked */
+	uint32_t *refs; /* holders of each block; of a returned one its place in @stack, marked */
 };
 
 /* 0, MR_E_NO_MEMORY, or MR_E_RANGE for more than MR_BLOCKS_MAX. */
