@@ -11,9 +11,11 @@
 #include <cmocka.h>
 
 #include "driver/nil/nil.h"
+#include "support/kv_storm.h"
 
 #define LAYERS  4u
 #define CONTEXT 256u
+#define BLOCKS  40u
 #define NEVER   UINT64_MAX
 
 static uint64_t clock_ns;
@@ -52,14 +54,6 @@ static struct mr_slot open_slot(struct mr_device *dev, uint32_t positions, uint3
 
 	assert_int_equal(dev->mem->slot_open(dev, &config, &slot), 0);
 	return slot;
-}
-
-static uint64_t used(struct mr_device *dev)
-{
-	struct mr_telemetry t;
-
-	assert_int_equal(dev->admin->telemetry(dev, &t), 0);
-	return t.kv_blocks_used;
 }
 
 static int prefill(struct mr_device *dev, struct mr_slot slot, uint32_t count, uint32_t position)
@@ -113,20 +107,20 @@ static void forks(void **state)
 	uint32_t bad = 1000;
 	struct mr_slot_config config = {.positions = 16, .history_count = 1, .history = &bad};
 
-	assert_int_equal(used(dev), 7);
+	assert_int_equal(kv_blocks_used(dev), 7);
 	assert_int_equal(prefill(dev, a, 40, 0), 0);
 	assert_int_equal(fork_slot(dev, a, 41, 100, &b), MR_E_TRUNCATED);
 	assert_int_equal(fork_slot(dev, a, 40, 39, &b), MR_E_INVALID);
 	assert_int_equal(fork_slot(dev, a, 40, CONTEXT + 1, &b), MR_E_CONTEXT_FULL);
 	assert_int_equal(fork_slot(dev, a, 40, 12 * 16 + 1, &b), MR_E_CONTEXT_FULL);
 	assert_int_equal(fork_slot(dev, a, 40, 8 * 16, &b), MR_E_KV_EXHAUSTED);
-	assert_int_equal(used(dev), 7);
+	assert_int_equal(kv_blocks_used(dev), 7);
 	assert_int_equal(fork_slot(dev, a, 40, 7 * 16, &b), 0); /* blocks 0 and 1 shared */
-	assert_int_equal(used(dev), 12);
+	assert_int_equal(kv_blocks_used(dev), 12);
 	assert_int_equal(fork_slot(dev, b, 32, 32, &c), 0); /* wholly shared */
 	assert_int_equal(fork_slot(dev, a, 16, 16, &d), 0);
 	assert_int_equal(fork_slot(dev, a, 16, 16, &d), MR_E_FULL);
-	assert_int_equal(used(dev), 12);
+	assert_int_equal(kv_blocks_used(dev), 12);
 
 	/* Beyond what is shared all may write; into it, nobody. */
 	assert_int_equal(prefill(dev, a, 8, 31), MR_E_BUSY);
@@ -147,16 +141,16 @@ static void forks(void **state)
 
 	/* The last holder of a block alone may write it again. */
 	assert_int_equal(dev->mem->slot_close(dev, a), 0);
-	assert_int_equal(used(dev), 7);
+	assert_int_equal(kv_blocks_used(dev), 7);
 	assert_int_equal(fork_slot(dev, a, 16, 16, &a), MR_E_STALE);
 	assert_int_equal(prefill(dev, b, 8, 16), MR_E_BUSY);
 	assert_int_equal(dev->mem->slot_close(dev, c), 0);
 	assert_int_equal(prefill(dev, b, 8, 16), 0);
 	assert_int_equal(prefill(dev, b, 8, 15), MR_E_BUSY);
 	assert_int_equal(dev->mem->slot_close(dev, b), 0);
-	assert_int_equal(used(dev), 1);
+	assert_int_equal(kv_blocks_used(dev), 1);
 	assert_int_equal(dev->mem->slot_close(dev, d), 0);
-	assert_int_equal(used(dev), 0);
+	assert_int_equal(kv_blocks_used(dev), 0);
 
 	assert_int_equal(dev->mem->slot_open(dev, &config, &a), MR_E_RANGE);
 	config.history_count = MR_LPU_HISTORY_MAX + 1;
@@ -272,12 +266,12 @@ static void times(void **state)
 	assert_true(mr_nil_next_ns(dev) == NEVER);
 
 	/* Closed with work under way: its blocks are free when that has ended. */
-	assert_int_equal(used(dev), 10);
+	assert_int_equal(kv_blocks_used(dev), 10);
 	assert_int_equal(decode(dev, c, 43, 1), 0);
 	assert_int_equal(dev->mem->slot_close(dev, c), 0);
-	assert_int_equal(used(dev), 10);
+	assert_int_equal(kv_blocks_used(dev), 10);
 	drain(dev);
-	assert_int_equal(used(dev), 8);
+	assert_int_equal(kv_blocks_used(dev), 8);
 
 	/* A reset: what has ended stays, what has not ends with one DONE. */
 	assert_int_equal(decode(dev, b, 17, 3), 0);
@@ -285,7 +279,7 @@ static void times(void **state)
 	clock_ns = mr_nil_next_ns(dev);
 	assert_int_equal(prefill(dev, a, 1, 42), 0);
 	assert_int_equal(dev->admin->reset(dev), 0);
-	assert_int_equal(used(dev), 0);
+	assert_int_equal(kv_blocks_used(dev), 0);
 	assert_int_equal(at(dev, clock_ns).type, MR_EVENT_TOKEN);
 	for (int i = 0; i < 3; i++) {
 		struct mr_event e = at(dev, clock_ns);
@@ -322,140 +316,22 @@ static void jitter(void **state)
 	assert_memory_equal(ends[0], ends[1], sizeof(ends[0]));
 }
 
-/* ---- the storm ---- */
-
-#define SLOTS  12u
-#define BLOCKS 40u
-
-struct account {
-	struct mr_slot slot;
-	uint32_t open, positions, filled;
-	uint32_t ids[CONTEXT / 16]; /* blocks have names of their own here */
-};
-
-static uint32_t pick(uint64_t *seed, uint32_t below)
-{
-	*seed = *seed * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-	return (uint32_t)(*seed >> 33) % below;
-}
-
-/* How many blocks the accounts hold, each counted once; and whether another one than @me has @id. */
-static uint32_t held(const struct account *all, const struct account *me, uint32_t id, int *shared)
-{
-	uint32_t seen[SLOTS * CONTEXT / 16], n = 0;
-
-	*shared = 0;
-	for (uint32_t s = 0; s < SLOTS; s++) {
-		for (uint32_t b = 0; all[s].open && b < (all[s].positions + 15) / 16; b++) {
-			uint32_t i = 0;
-
-			*shared |= &all[s] != me && all[s].ids[b] == id;
-			while (i < n && seen[i] != all[s].ids[b])
-				i++;
-			if (i == n)
-				seen[n++] = all[s].ids[b];
-		}
-	}
-	return n;
-}
-
-static void storm_open(struct mr_device *dev, struct account *all, struct account *a,
-		       uint64_t *seed, uint32_t *ids)
-{
-	const struct account *from = &all[pick(seed, SLOTS)];
-	uint32_t positions = 1 + pick(seed, 120), at = 0, need, free_blocks;
-	int shared, status;
-
-	if (from->open && from->filled && pick(seed, 3)) {
-		at = 1 + pick(seed, from->filled);
-		positions += at;
-		positions = positions > CONTEXT ? CONTEXT : positions;
-	}
-	need = (positions + 15) / 16 - at / 16;
-	free_blocks = BLOCKS - held(all, NULL, 0, &shared);
-	drain(dev);
-	if (at) {
-		status = fork_slot(dev, from->slot, at, positions, &a->slot);
-	} else {
-		const struct mr_slot_config config = {.positions = positions};
-
-		status = dev->mem->slot_open(dev, &config, &a->slot);
-	}
-	assert_int_equal(status, need > free_blocks ? MR_E_KV_EXHAUSTED : 0);
-	if (status)
-		return;
-	a->open = 1;
-	a->positions = positions;
-	a->filled = at;
-	for (uint32_t b = 0; b < (positions + 15) / 16; b++)
-		a->ids[b] = b < at / 16 ? from->ids[b] : ++*ids;
-}
-
-static void storm_write(struct mr_device *dev, struct account *all, struct account *a,
-			uint64_t *seed)
-{
-	uint32_t position = pick(seed, 4) ? a->filled : pick(seed, a->filled + 1);
-	uint32_t n = 1 + pick(seed, 16);
-	int shared = 0, status, want;
-
-	if (position == a->positions)
-		return;
-	n = n > a->positions - position ? a->positions - position : n;
-	if (position < a->filled) {
-		drain(dev); /* a closed slot may hold the block until its work has ended */
-		held(all, a, a->ids[position / 16], &shared);
-	}
-	want = shared ? MR_E_BUSY : 0;
-	status = pick(seed, 2) ? prefill(dev, a->slot, n, position)
-			       : decode(dev, a->slot, position, n);
-	assert_int_equal(status, want);
-	if (!status)
-		a->filled = position + n;
-}
+/* ---- storms: see support/kv_storm.h ---- */
 
 static void storm(uint64_t seed, int timed)
 {
-	struct mr_nil_options options = {.slots = SLOTS, .kv_tokens = BLOCKS * 16};
-	struct account all[SLOTS] = {{{0}}};
-	struct mr_device *dev;
-	uint32_t ids = 0;
-	int shared;
+	struct mr_nil_options options = {.slots = KV_STORM_SLOTS, .kv_tokens = BLOCKS * 16};
+	struct kv_storm s = {.blocks = BLOCKS, .rounds = 4000, .seed = seed, .resets = 500};
 
 	if (timed) {
 		options.costs = costs;
 		options.now_ns = now_ns;
 		options.jitter = 1;
 	}
-	dev = open_nil(options);
-	for (int round = 0; round < 4000; round++) {
-		struct account *a = &all[pick(&seed, SLOTS)];
-
-		if (!a->open) {
-			storm_open(dev, all, a, &seed, &ids);
-		} else if (pick(&seed, 4)) {
-			storm_write(dev, all, a, &seed);
-		} else {
-			assert_int_equal(dev->mem->slot_close(dev, a->slot), 0);
-			a->open = 0;
-		}
-		if (pick(&seed, 500) == 0) {
-			assert_int_equal(dev->admin->reset(dev), 0);
-			for (uint32_t s = 0; s < SLOTS; s++)
-				all[s].open = 0;
-		}
-		/* Blocks of a closed slot are held until its work has ended. */
-		assert_true(used(dev) >= held(all, NULL, 0, &shared));
-		if (pick(&seed, 4))
-			continue;
-		drain(dev);
-		assert_int_equal(used(dev), held(all, NULL, 0, &shared));
-	}
-	drain(dev);
-	for (uint32_t s = 0; s < SLOTS; s++)
-		if (all[s].open)
-			assert_int_equal(dev->mem->slot_close(dev, all[s].slot), 0);
-	assert_int_equal(used(dev), 0);
-	dev->admin->close(dev);
+	s.dev = open_nil(options);
+	s.drain = drain;
+	kv_storm(&s);
+	s.dev->admin->close(s.dev);
 }
 
 static void storms(void **state)
