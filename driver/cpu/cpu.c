@@ -24,7 +24,7 @@ static int cpu_telemetry(struct mr_device *dev, struct mr_telemetry *out)
 	*out = cpu->telemetry;
 	out->steps = __atomic_load_n(&cpu->steps, __ATOMIC_RELAXED);
 	out->kv_blocks = cpu->blocks;
-	out->kv_blocks_used = cpu->blocks - cpu->free_block_count;
+	out->kv_blocks_used = cpu->pool.count - mr_blocks_free(&cpu->pool);
 	return 0;
 }
 
@@ -40,7 +40,7 @@ static void cpu_close(struct mr_device *dev)
 		close(dev->wait_fd);
 	mr_workspace_destroy(cpu->ws);
 	free(cpu->layers);
-	free(cpu->free_blocks);
+	mr_blocks_destroy(&cpu->pool);
 	free(cpu->slots);
 	free(cpu->slot_tables);
 	free(cpu->free_slots);
@@ -63,14 +63,14 @@ static const struct mr_memory_ops memory_ops = {
 	.slot_close = cpu_slot_close,
 	.kv_export = cpu_kv_export,
 	.kv_import = cpu_kv_import,
-	.kv_fork = mr_unsupported_kv_fork,
+	.kv_fork = cpu_kv_fork,
 };
 
 static const struct mr_work_ops work_ops = {
 	.load = cpu_load,
 	.prefill = cpu_prefill,
 	.decode = cpu_decode,
-	.score = mr_unsupported_score,
+	.score = cpu_score,
 	.poll = cpu_poll,
 	.arm = cpu_arm,
 };
@@ -93,7 +93,8 @@ int mr_cpu_open(const struct mr_cpu_options *options, struct mr_device **dev)
 				.work = &work_ops,
 				.caps =
 					{
-						.stages = MR_STAGE_PREFILL | MR_STAGE_DECODE,
+						.stages = MR_STAGE_PREFILL | MR_STAGE_DECODE |
+							  MR_STAGE_SCORE,
 						.batch_max = CPU_BATCH_MAX,
 						.steps_max = CPU_STEPS_MAX,
 						.chunk_max = CPU_CHUNK_MAX,

@@ -12,7 +12,7 @@ struct mr_arena;
 
 struct mr_cpu_options {
 	struct mr_arena *arena; /* KV and weights go there; must outlive the device */
-	uint32_t slots;         /* 0 = 64 */
+	uint32_t slots;         /* 0 = 256 */
 	uint32_t context;       /* positions a slot; 0 = the model's */
 	uint64_t kv_tokens; /* tokens of KV in all; 0 = 16,384 or what one context needs, if more */
 	const char *kernels; /* "scalar", "avx2"; NULL = the widest path (or MR_CPU) */

@@ -20,6 +20,7 @@
 #include <stddef.h>
 
 #include "driver/cpu/cpu.h"
+#include "driver/mem/blocks.h"
 #include "kernels/cpu/kernels.h"
 #include "kernels/cpu/layer.h"
 #include "kernels/cpu/sample.h"
@@ -29,9 +30,10 @@
 #define CPU_CHUNK_MAX 512u
 #define CPU_ROWS      64u   /* rows that one pass over the weights takes; >= CPU_BATCH_MAX */
 #define CPU_JOBS      64u   /* a power of two */
-#define CPU_EVENTS    4096u /* a power of two; more than one DECODE can make */
+#define CPU_EVENTS    4096u /* at least; a power of two; more than one DECODE can make */
 
-enum job_type { JOB_PREFILL, JOB_IMPORT, JOB_DECODE };
+/* A FORK copies the block in which a fork ends; the caller hears nothing of it. */
+enum job_type { JOB_PREFILL, JOB_IMPORT, JOB_DECODE, JOB_SCORE, JOB_FORK };
 
 struct job_entry {
 	uint32_t slot;
@@ -46,12 +48,14 @@ struct job {
 	enum job_type type;
 	uint64_t tag;
 	uint32_t epoch; /* of its post: another one means that a reset came between */
-	uint32_t count; /* entries, tokens or descriptors */
+	uint32_t count; /* entries, tokens or descriptors; FORK: positions */
 	uint32_t steps;
 	uint32_t events;                         /* reserved for it in the event queue */
+	uint32_t kv_events;                      /* PREFILL: 1 = tell of each layer */
 	const uint32_t *tokens;                  /* PREFILL: the caller's */
-	struct job_entry entries[CPU_BATCH_MAX]; /* PREFILL and IMPORT: the first one */
+	struct job_entry entries[CPU_BATCH_MAX]; /* FORK: the new slot, the old one; else [0] */
 	union {
+		uint32_t score[CPU_CHUNK_MAX];
 		uint32_t forced[CPU_BATCH_MAX][CPU_STEPS_MAX];
 		struct mr_kv_desc descs[MR_KV_DESCS_MAX];
 	};
@@ -73,8 +77,10 @@ struct cpu_slot {
 	uint32_t closing;    /* closed, but work under way still names it */
 	uint32_t inflight;   /* jobs posted and not taken back */
 	uint32_t posted;     /* positions that have KV once all posted work has run */
-	uint32_t written;    /* positions that have KV now */
-	uint32_t marked;     /* post number of the decode that named it last */
+	uint32_t written;    /* positions that have KV now, as far as polled events say */
+	uint32_t ahead;      /* layers that have KV up to ahead_position */
+	uint32_t ahead_position;
+	uint32_t marked; /* post number of the decode that named it last */
 	struct mr_slot_config config;
 	uint32_t block_count;
 	uint32_t *blocks; /* indices in the pool */
@@ -99,8 +105,8 @@ struct cpu {
 
 	const struct mr_region *kv_region;
 	size_t layer_bytes, block_bytes; /* of a KV block: of a layer, of all layers */
-	uint32_t *free_blocks;           /* a stack */
-	uint32_t blocks, free_block_count;
+	uint32_t blocks;
+	struct mr_blocks pool;
 
 	struct cpu_slot *slots;
 	void *slot_tables; /* all slots' blocks and kv */
@@ -112,6 +118,7 @@ struct cpu {
 	struct mr_event *events;
 	uint32_t job_tail, job_done; /* posted; taken back: free-running */
 	uint32_t event_head;
+	uint32_t event_cap;    /* of events, a power of two */
 	uint32_t event_room;   /* events that no job has reserved */
 	uint32_t logits_taken; /* logits events handed out by polls */
 	uint32_t decodes;      /* post number, for cpu_slot.marked */
@@ -129,6 +136,12 @@ struct cpu {
 	uint64_t steps;       /* read by telemetry, relaxed */
 };
 
+/* How many of a job's entries name slots. */
+static inline uint32_t cpu_job_slots(const struct job *job)
+{
+	return job->type == JOB_DECODE ? job->count : job->type == JOB_FORK ? 2 : 1;
+}
+
 static inline struct cpu *cpu_of(struct mr_device *dev)
 {
 	return (struct cpu *)dev;
@@ -137,6 +150,14 @@ static inline struct cpu *cpu_of(struct mr_device *dev)
 /* slots.c */
 struct cpu_slot *cpu_slot_of(struct cpu *cpu, struct mr_slot slot); /* NULL = stale */
 int cpu_slot_open(struct mr_device *dev, const struct mr_slot_config *config, struct mr_slot *slot);
+/* The same over the first @shared blocks of @from. */
+int cpu_slot_open_over(struct cpu *cpu, const struct mr_slot_config *config,
+		       const struct cpu_slot *from, uint32_t shared, struct mr_slot *slot);
+/* Whether it may be written from @position on: 0, MR_E_INVALID (a gap), MR_E_BUSY (shared). */
+int cpu_slot_writable(const struct cpu *cpu, const struct cpu_slot *s, uint32_t position);
+/* Posted work writes positions @from to @to - 1; what lay beyond is gone. */
+void cpu_slot_write(struct cpu_slot *s, uint32_t from, uint32_t to);
+void cpu_slot_written(struct cpu_slot *s, uint32_t to); /* polled events say so */
 int cpu_slot_close(struct mr_device *dev, struct mr_slot slot);
 void cpu_slot_work_done(struct cpu *cpu, uint32_t index);
 void cpu_slots_close_all(struct cpu *cpu);
@@ -149,6 +170,10 @@ int cpu_load(struct mr_device *dev, const struct mr_model *model,
 	     void (*progress)(void *arg, unsigned percent), void *arg);
 
 /* post.c */
+int cpu_kv_fork(struct mr_device *dev, struct mr_slot from, uint32_t positions,
+		const struct mr_slot_config *config, struct mr_slot *slot);
+int cpu_score(struct mr_device *dev, struct mr_slot slot, const uint32_t *tokens, uint32_t count,
+	      uint32_t position, uint64_t tag);
 int cpu_kv_import(struct mr_device *dev, struct mr_slot slot, const struct mr_kv_desc *descs,
 		  uint32_t count, uint64_t tag);
 int cpu_prefill(struct mr_device *dev, struct mr_slot slot, const uint32_t *tokens, uint32_t count,

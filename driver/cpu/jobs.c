@@ -20,6 +20,22 @@ static uint64_t now_ns(void)
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
+/* KV of @layer is written up to the last row, for whoever takes it over while the pass goes on. */
+static void tell_layer(struct cpu *cpu, const struct job *job, uint32_t layer,
+		       const struct mr_row *last)
+{
+	const struct mr_event event = {
+		.type = MR_EVENT_KV,
+		.tag = job->tag,
+		.slot = {job->entries[0].slot, job->entries[0].generation},
+		.position = last->position + 1,
+		.layer = layer,
+	};
+
+	if (job->kv_events)
+		cpu_queue_publish(cpu, &event);
+}
+
 /* @layers layers over the rows in cpu->x. 0, or MR_E_DEVICE where a reset came. */
 static int forward(struct cpu *cpu, const struct job *job, const struct mr_row *rows, uint32_t n,
 		   uint32_t layers)
@@ -29,6 +45,7 @@ static int forward(struct cpu *cpu, const struct job *job, const struct mr_row *
 			return MR_E_DEVICE;
 		mr_layer_forward(cpu->kern, &cpu->shape, &cpu->layers[l], rows, n,
 				 l * cpu->layer_bytes, cpu->x, cpu->ws);
+		tell_layer(cpu, job, l, &rows[n - 1]);
 	}
 	return 0;
 }
@@ -52,6 +69,7 @@ static int run_prefill(struct cpu *cpu, const struct job *job)
 			return status;
 		mr_layer_kv_only(cpu->kern, &cpu->shape, &cpu->layers[last], rows, n,
 				 last * cpu->layer_bytes, cpu->x, cpu->ws);
+		tell_layer(cpu, job, last, &rows[n - 1]);
 		mr_count(MR_M_cpu_prefill_tokens, n);
 	}
 	return 0;
@@ -181,6 +199,77 @@ static int run_decode(struct cpu *cpu, const struct job *job)
 	return status;
 }
 
+/* Up to CPU_ROWS tokens in one pass over the weights, each with the logits that its own row makes. */
+static int run_score(struct cpu *cpu, const struct job *job)
+{
+	const struct job_entry *e = &job->entries[0];
+	const struct cpu_slot *s = &cpu->slots[e->slot];
+	struct mr_row rows[CPU_ROWS];
+
+	_Static_assert(CPU_ROWS <= CPU_BATCH_MAX, "cpu->logits has a row for each");
+	for (uint32_t done = 0, fed = job->count - 1, n; done < fed; done += n) {
+		int status;
+
+		n = fed - done < CPU_ROWS ? fed - done : CPU_ROWS;
+		for (uint32_t i = 0; i < n; i++)
+			rows[i] = (struct mr_row){s->kv, e->position + done + i};
+		mr_embed(cpu->kern, &cpu->embd, job->score + done, n, cpu->x);
+		status = forward(cpu, job, rows, n, cpu->shape.layers);
+		if (status)
+			return status;
+		if (cpu_queue_wait_logits(cpu, job))
+			return MR_E_DEVICE;
+		mr_head_forward(cpu->kern, &cpu->shape, cpu->output_norm, &cpu->output, cpu->x, n,
+				cpu->logits, cpu->ws);
+		for (uint32_t i = 0; i < n; i++) {
+			const float *logits = cpu->logits + (size_t)i * cpu->shape.vocab;
+			struct mr_event event = {
+				.type = MR_EVENT_TOKEN,
+				.tag = job->tag,
+				.slot = {e->slot, e->generation},
+				.position = rows[i].position + 1,
+				.token = job->score[done + i + 1],
+				.seen_ns = now_ns(),
+			};
+
+			event.logprob = mr_logprob(logits, cpu->shape.vocab, event.token);
+			cpu_queue_publish(cpu, &event);
+		}
+		mr_count(MR_M_cpu_score_tokens, n);
+	}
+	return 0;
+}
+
+/* The block in which the fork ends, with all layers, after what its parent's earlier jobs wrote there. */
+static int run_fork(struct cpu *cpu, const struct job *job)
+{
+	const struct cpu_slot *to = &cpu->slots[job->entries[0].slot];
+	const struct cpu_slot *from = &cpu->slots[job->entries[1].slot];
+
+	if (job->count % 16)
+		memcpy(to->kv[job->count / 16], from->kv[job->count / 16], cpu->block_bytes);
+	return 0;
+}
+
+static int run_job(struct cpu *cpu, const struct job *job)
+{
+	if (cpu_queue_cancelled(cpu, job))
+		return MR_E_DEVICE;
+	switch (job->type) {
+	case JOB_PREFILL:
+		return run_prefill(cpu, job);
+	case JOB_IMPORT:
+		return run_import(cpu, job);
+	case JOB_DECODE:
+		return run_decode(cpu, job);
+	case JOB_SCORE:
+		return run_score(cpu, job);
+	case JOB_FORK:
+		return run_fork(cpu, job);
+	}
+	return MR_E_INTERNAL;
+}
+
 void *cpu_compute(void *arg)
 {
 	struct cpu *cpu = arg;
@@ -193,14 +282,7 @@ void *cpu_compute(void *arg)
 		if (job->type != JOB_DECODE)
 			done.slot =
 				(struct mr_slot){job->entries[0].slot, job->entries[0].generation};
-		if (cpu_queue_cancelled(cpu, job))
-			done.status = MR_E_DEVICE;
-		else if (job->type == JOB_PREFILL)
-			done.status = run_prefill(cpu, job);
-		else if (job->type == JOB_IMPORT)
-			done.status = run_import(cpu, job);
-		else
-			done.status = run_decode(cpu, job);
+		done.status = run_job(cpu, job);
 		mr_count(MR_M_cpu_jobs, 1);
 		done.seen_ns = now_ns();
 		cpu_queue_publish(cpu, &done);

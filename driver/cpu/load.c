@@ -13,6 +13,7 @@
 #include "kernels/cpu/pack.h"
 
 #define KV_TOKENS_DEFAULT 16384u
+#define SLOTS_DEFAULT     256u
 
 /* Hands out the weights' region; with no region it only adds up. */
 struct place {
@@ -115,7 +116,7 @@ static void set_caps(struct cpu *cpu)
 {
 	struct mr_caps *c = &cpu->dev.caps;
 
-	c->slots = cpu->options.slots ? cpu->options.slots : 64;
+	c->slots = cpu->options.slots ? cpu->options.slots : SLOTS_DEFAULT;
 	c->context = cpu->options.context ? cpu->options.context : cpu->shape.context;
 	c->kv_tokens = cpu->options.kv_tokens ? cpu->options.kv_tokens : KV_TOKENS_DEFAULT;
 	if (!cpu->options.kv_tokens && c->kv_tokens < c->context)
@@ -138,8 +139,12 @@ static int make_buffers(struct cpu *cpu)
 	cpu->logits = aligned_alloc(64, CPU_BATCH_MAX * vocab * sizeof(float));
 	cpu->scratch = aligned_alloc(64, (mr_sample_scratch(cpu->shape.vocab) + 63) & ~63ul);
 	cpu->jobs = calloc(CPU_JOBS, sizeof(*cpu->jobs));
-	cpu->events = calloc(CPU_EVENTS, sizeof(*cpu->events));
-	cpu->event_room = CPU_EVENTS;
+	/* Two prefills that tell of each layer always find room. */
+	cpu->event_cap = CPU_EVENTS;
+	while (cpu->event_cap < 2 * (CPU_CHUNK_MAX / CPU_ROWS * cpu->shape.layers + 1))
+		cpu->event_cap *= 2;
+	cpu->events = calloc(cpu->event_cap, sizeof(*cpu->events));
+	cpu->event_room = cpu->event_cap;
 	return cpu->x && cpu->logits && cpu->scratch && cpu->jobs && cpu->events ? 0
 										 : MR_E_NO_MEMORY;
 }

@@ -19,25 +19,40 @@ static struct job *job_new(struct cpu *cpu, enum job_type type, uint32_t events,
 	job->tag = tag;
 	job->epoch = cpu->queue.epoch;
 	job->events = events;
+	job->kv_events = 0;
 	return job;
 }
 
 static void job_post(struct cpu *cpu, struct job *job)
 {
-	uint32_t slots = job->type == JOB_DECODE ? job->count : 1;
-
-	for (uint32_t i = 0; i < slots; i++)
+	for (uint32_t i = 0; i < cpu_job_slots(job); i++)
 		cpu->slots[job->entries[i].slot].inflight++;
 	cpu->event_room -= job->events;
-	cpu->telemetry.commands++;
+	cpu->telemetry.commands += job->type != JOB_FORK;
 	cpu->job_tail++;
 	cpu_queue_post(cpu);
 }
 
-static void raise_to(uint32_t *value, uint32_t to)
+/* What prefill and score check alike: @fed of the @count tokens are fed. */
+static int feed_check(struct cpu *cpu, const struct cpu_slot *s, const uint32_t *tokens,
+		      uint32_t count, uint32_t fed, uint32_t position)
 {
-	if (to > *value)
-		*value = to;
+	int status = cpu_slot_writable(cpu, s, position);
+
+	if (status)
+		return status;
+	if (fed > s->config.positions - position)
+		return MR_E_CONTEXT_FULL;
+	for (uint32_t i = 0; i < count; i++)
+		if (tokens[i] >= cpu->dev.caps.vocab)
+			return MR_E_RANGE;
+	return 0;
+}
+
+static struct job_entry entry_of(struct mr_slot slot, uint32_t position)
+{
+	return (struct job_entry){
+		.slot = slot.index, .generation = slot.generation, .position = position};
 }
 
 int cpu_prefill(struct mr_device *dev, struct mr_slot slot, const uint32_t *tokens, uint32_t count,
@@ -45,28 +60,89 @@ int cpu_prefill(struct mr_device *dev, struct mr_slot slot, const uint32_t *toke
 {
 	struct cpu *cpu = cpu_of(dev);
 	struct cpu_slot *s = cpu_slot_of(cpu, slot);
+	uint32_t kv_events = 0;
 	struct job *job;
+	int status;
 
 	if (!s)
 		return MR_E_STALE;
-	if (!count || count > dev->caps.chunk_max || position > s->posted)
+	if (!count || count > dev->caps.chunk_max)
 		return MR_E_INVALID;
-	if (count > s->config.positions - position)
-		return MR_E_CONTEXT_FULL;
-	for (uint32_t i = 0; i < count; i++)
-		if (tokens[i] >= dev->caps.vocab)
-			return MR_E_RANGE;
-	job = job_new(cpu, JOB_PREFILL, 1, tag);
+	status = feed_check(cpu, s, tokens, count, count, position);
+	if (status)
+		return status;
+	if (s->config.flags & MR_SLOT_KV_EVENTS)
+		kv_events = (count + CPU_ROWS - 1) / CPU_ROWS * cpu->shape.layers;
+	job = job_new(cpu, JOB_PREFILL, kv_events + 1, tag);
 	if (!job)
 		return MR_E_FULL;
 	job->count = count;
 	job->tokens = tokens;
-	job->entries[0] = (struct job_entry){
-		.slot = slot.index,
-		.generation = slot.generation,
-		.position = position,
-	};
-	raise_to(&s->posted, position + count);
+	job->kv_events = kv_events != 0;
+	job->entries[0] = entry_of(slot, position);
+	cpu_slot_write(s, position, position + count);
+	job_post(cpu, job);
+	return 0;
+}
+
+int cpu_score(struct mr_device *dev, struct mr_slot slot, const uint32_t *tokens, uint32_t count,
+	      uint32_t position, uint64_t tag)
+{
+	struct cpu *cpu = cpu_of(dev);
+	struct cpu_slot *s = cpu_slot_of(cpu, slot);
+	struct job *job;
+	int status;
+
+	if (!s)
+		return MR_E_STALE;
+	if (count < 2 || count > dev->caps.chunk_max)
+		return MR_E_INVALID;
+	status = feed_check(cpu, s, tokens, count, count - 1, position);
+	if (status)
+		return status;
+	job = job_new(cpu, JOB_SCORE, count, tag);
+	if (!job)
+		return MR_E_FULL;
+	job->count = count;
+	memcpy(job->score, tokens, count * sizeof(*tokens));
+	job->entries[0] = entry_of(slot, position);
+	cpu_slot_write(s, position, position + count - 1);
+	job_post(cpu, job);
+	return 0;
+}
+
+int cpu_kv_fork(struct mr_device *dev, struct mr_slot from, uint32_t positions,
+		const struct mr_slot_config *config, struct mr_slot *slot)
+{
+	struct cpu *cpu = cpu_of(dev);
+	struct cpu_slot *parent = cpu_slot_of(cpu, from), *s;
+	struct job *job = NULL;
+	int status;
+
+	if (!parent)
+		return MR_E_STALE;
+	if (positions > parent->posted)
+		return MR_E_TRUNCATED;
+	if (config->positions < positions)
+		return MR_E_INVALID;
+	/* Also where nothing is copied: its end says that what is shared has been written. */
+	if (positions % 16 || positions > parent->written) {
+		job = job_new(cpu, JOB_FORK, 1, 0);
+		if (!job)
+			return MR_E_FULL;
+	}
+	status = cpu_slot_open_over(cpu, config, parent, positions / 16, slot);
+	if (status)
+		return status;
+	s = &cpu->slots[slot->index];
+	s->posted = positions;
+	if (!job) {
+		s->written = positions;
+		return 0;
+	}
+	job->count = positions;
+	job->entries[0] = entry_of(*slot, 0);
+	job->entries[1] = entry_of(from, 0); /* keeps the parent's blocks until the copy has run */
 	job_post(cpu, job);
 	return 0;
 }
@@ -82,18 +158,22 @@ int cpu_kv_import(struct mr_device *dev, struct mr_slot slot, const struct mr_kv
 		return MR_E_STALE;
 	if (!count || count > MR_KV_DESCS_MAX)
 		return MR_E_INVALID;
+	for (uint32_t i = 0; i < count; i++)
+		if (descs[i].block < s->block_count &&
+		    mr_blocks_shared(&cpu->pool, s->blocks[descs[i].block]))
+			return MR_E_BUSY;
 	job = job_new(cpu, JOB_IMPORT, 1, tag);
 	if (!job)
 		return MR_E_FULL;
 	job->count = count;
 	memcpy(job->descs, descs, count * sizeof(*descs));
-	job->entries[0] = (struct job_entry){.slot = slot.index, .generation = slot.generation};
+	job->entries[0] = entry_of(slot, 0);
 	for (uint32_t i = 0; i < count; i++) {
 		uint64_t end = (uint64_t)descs[i].block * 16 + descs[i].length;
 
 		/* What is out of range fails when it runs. */
-		if (end <= s->config.positions)
-			raise_to(&s->posted, (uint32_t)end);
+		if (end <= s->config.positions && end > s->posted)
+			s->posted = (uint32_t)end;
 	}
 	job_post(cpu, job);
 	return 0;
@@ -102,14 +182,17 @@ int cpu_kv_import(struct mr_device *dev, struct mr_slot slot, const struct mr_kv
 static int entry_check(struct cpu *cpu, const struct mr_decode_entry *e, uint32_t steps)
 {
 	struct cpu_slot *s = cpu_slot_of(cpu, e->slot);
+	int status;
 
 	if (!s)
 		return MR_E_STALE;
-	if (e->position > s->posted || (e->flags & ~MR_DECODE_LOGITS) ||
-	    s->marked == cpu->decodes ||
+	if ((e->flags & ~MR_DECODE_LOGITS) || s->marked == cpu->decodes ||
 	    (e->forced_count && (e->forced_count != steps - 1 || !e->forced)))
 		return MR_E_INVALID;
 	s->marked = cpu->decodes;
+	status = cpu_slot_writable(cpu, s, e->position);
+	if (status)
+		return status;
 	if (e->token >= cpu->dev.caps.vocab)
 		return MR_E_RANGE;
 	if (steps > s->config.positions - e->position)
@@ -154,32 +237,46 @@ int cpu_decode(struct mr_device *dev, const struct mr_decode_entry *entries, uin
 		};
 		if (e->forced_count)
 			memcpy(job->forced[i], e->forced, e->forced_count * sizeof(uint32_t));
-		raise_to(&cpu->slots[e->slot.index].posted, e->position + steps);
+		cpu_slot_write(&cpu->slots[e->slot.index], e->position, e->position + steps);
 	}
 	job_post(cpu, job);
 	return 0;
 }
 
-/* The oldest job has ended. A failed one wrote no KV that counts. */
-static void job_end(struct cpu *cpu, int32_t status)
+/* The oldest job has ended. A failed one wrote no KV that counts. Returns whether the caller posted it. */
+static int job_end(struct cpu *cpu, int32_t status)
 {
 	const struct job *job = &cpu->jobs[cpu->job_done % CPU_JOBS];
-	uint32_t slots = job->type == JOB_DECODE ? job->count : 1;
+	struct cpu_slot *s = &cpu->slots[job->entries[0].slot];
 
-	for (uint32_t i = 0; i < slots; i++) {
-		const struct job_entry *e = &job->entries[i];
-		struct cpu_slot *s = &cpu->slots[e->slot];
-
-		if (!status && job->type == JOB_PREFILL)
-			raise_to(&s->written, e->position + job->count);
-		for (uint32_t d = 0; !status && job->type == JOB_IMPORT && d < job->count; d++)
-			raise_to(&s->written, job->descs[d].block * 16 + job->descs[d].length);
-		cpu_slot_work_done(cpu, e->slot);
-	}
+	if (!status && job->type == JOB_PREFILL)
+		cpu_slot_written(s, job->entries[0].position + job->count);
+	if (!status && job->type == JOB_FORK)
+		cpu_slot_written(s, job->count);
+	for (uint32_t d = 0; !status && job->type == JOB_IMPORT && d < job->count; d++)
+		cpu_slot_written(s, job->descs[d].block * 16 + job->descs[d].length);
+	for (uint32_t i = 0; i < cpu_job_slots(job); i++)
+		cpu_slot_work_done(cpu, job->entries[i].slot);
 	cpu->event_room += job->events;
+	cpu->job_done++;
+	if (job->type == JOB_FORK)
+		return 0;
 	cpu->telemetry.completions++;
 	cpu->telemetry.errors += status != 0;
-	cpu->job_done++;
+	return 1;
+}
+
+/* A layer of a prefill's pass: those above it still are where the pass before left them. */
+static void layer_written(struct cpu *cpu, const struct mr_event *e)
+{
+	struct cpu_slot *s = &cpu->slots[e->slot.index];
+
+	if (e->layer + 1 == cpu->shape.layers) {
+		cpu_slot_written(s, e->position);
+		return;
+	}
+	s->ahead = e->layer + 1;
+	s->ahead_position = e->position < s->posted ? e->position : s->posted;
 }
 
 static void disarm(struct cpu *cpu)
@@ -200,25 +297,30 @@ static void disarm(struct cpu *cpu)
 int cpu_poll(struct mr_device *dev, struct mr_event *events, uint32_t max)
 {
 	struct cpu *cpu = cpu_of(dev);
-	uint32_t n = cpu_queue_events(cpu), i;
+	uint32_t waiting = cpu_queue_events(cpu), count = 0;
 
 	disarm(cpu);
 	cpu_queue_release(cpu);
-	if (n > max)
-		n = max;
-	for (i = 0; i < n; i++) {
-		struct mr_event *e = &events[i];
+	for (; waiting && count < max; waiting--) {
+		struct mr_event *e = &events[count];
 
-		*e = cpu->events[cpu->event_head++ % CPU_EVENTS];
+		*e = cpu->events[cpu->event_head++ & (cpu->event_cap - 1)];
 		cpu->logits_taken += e->logits != NULL;
-		if (e->type == MR_EVENT_DONE) {
-			job_end(cpu, e->status);
+		switch (e->type) {
+		case MR_EVENT_DONE:
+			count += (uint32_t)job_end(cpu, e->status);
 			continue;
+		case MR_EVENT_KV:
+			layer_written(cpu, e);
+			break;
+		case MR_EVENT_TOKEN:
+			cpu_slot_written(&cpu->slots[e->slot.index], e->position);
+			cpu->telemetry.records++;
+			break;
 		}
-		cpu->telemetry.records++;
-		raise_to(&cpu->slots[e->slot.index].written, e->position);
+		count++;
 	}
-	return (int)n;
+	return (int)count;
 }
 
 int cpu_arm(struct mr_device *dev)

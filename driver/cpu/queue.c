@@ -125,7 +125,7 @@ void cpu_queue_publish(struct cpu *cpu, const struct mr_event *event)
 	struct queue *q = &cpu->queue;
 	uint64_t one = 1;
 
-	cpu->events[cpu->event_tail++ % CPU_EVENTS] = *event;
+	cpu->events[cpu->event_tail++ & (cpu->event_cap - 1)] = *event;
 	if (event->logits)
 		cpu->logits_made++;
 	/* Releases the event, and what the job wrote, to the host's poll. */

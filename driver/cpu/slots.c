@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * Slots and KV blocks: 16 tokens of all layers a block, out of one region of the arena; a slot takes the
- * blocks of all its positions when it is opened. Runs on the host's thread.
+ * blocks of all its positions when it is opened. Slots share whole blocks, from the first one on, and write
+ * none that is shared. Runs on the host's thread.
  */
 #include "driver/cpu/internal.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "driver/mem/arena.h"
 #include "userlib/spec/crc32c.h"
@@ -16,12 +18,14 @@ int cpu_slots_create(struct cpu *cpu)
 	size_t per_slot = (cpu->dev.caps.context + 15) / 16;
 	uint32_t *blocks;
 	uint8_t **kv;
+	int status = mr_blocks_create(&cpu->pool, cpu->blocks);
 
+	if (status)
+		return status;
 	cpu->slots = calloc(slots, sizeof(*cpu->slots));
 	cpu->free_slots = calloc(slots, sizeof(*cpu->free_slots));
-	cpu->free_blocks = calloc(cpu->blocks, sizeof(*cpu->free_blocks));
 	cpu->slot_tables = calloc(slots * per_slot, sizeof(*blocks) + sizeof(*kv));
-	if (!cpu->slots || !cpu->free_slots || !cpu->free_blocks || !cpu->slot_tables)
+	if (!cpu->slots || !cpu->free_slots || !cpu->slot_tables)
 		return MR_E_NO_MEMORY;
 	kv = cpu->slot_tables;
 	blocks = (uint32_t *)(kv + slots * per_slot);
@@ -31,9 +35,6 @@ int cpu_slots_create(struct cpu *cpu)
 		cpu->free_slots[i] = slots - 1 - i;
 	}
 	cpu->free_slot_count = slots;
-	for (uint32_t i = 0; i < cpu->blocks; i++)
-		cpu->free_blocks[i] = cpu->blocks - 1 - i;
-	cpu->free_block_count = cpu->blocks;
 	return 0;
 }
 
@@ -45,46 +46,74 @@ struct cpu_slot *cpu_slot_of(struct cpu *cpu, struct mr_slot slot)
 	return &cpu->slots[slot.index];
 }
 
-int cpu_slot_open(struct mr_device *dev, const struct mr_slot_config *config, struct mr_slot *slot)
+static int config_check(const struct cpu *cpu, const struct mr_slot_config *config)
 {
-	struct cpu *cpu = cpu_of(dev);
+	int status;
+
+	if (!config->positions || config->flags & ~MR_SLOT_KV_EVENTS ||
+	    (config->history_count && !config->history))
+		return MR_E_INVALID;
+	if (config->history_count > MR_SAMPLE_HISTORY)
+		return MR_E_RANGE;
+	for (uint32_t i = 0; i < config->history_count; i++)
+		if (config->history[i] >= cpu->dev.caps.vocab)
+			return MR_E_RANGE;
+	status = mr_sampling_check(&config->sampling, cpu->dev.caps.vocab);
+	if (status)
+		return status;
+	if (config->positions > cpu->dev.caps.context ||
+	    ((uint64_t)config->positions + 15) / 16 > cpu->blocks)
+		return MR_E_CONTEXT_FULL;
+	return 0;
+}
+
+int cpu_slot_open_over(struct cpu *cpu, const struct mr_slot_config *config,
+		       const struct cpu_slot *from, uint32_t shared, struct mr_slot *slot)
+{
 	uint32_t need = (uint32_t)(((uint64_t)config->positions + 15) / 16);
 	struct cpu_slot *s;
 	int status;
 
 	if (!cpu->running)
 		return MR_E_NOT_ACTIVE;
-	if (!config->positions)
-		return MR_E_INVALID;
-	status = mr_sampling_check(&config->sampling, dev->caps.vocab);
+	status = config_check(cpu, config);
 	if (status)
 		return status;
-	if (config->positions > dev->caps.context || need > cpu->blocks)
-		return MR_E_CONTEXT_FULL;
 	if (!cpu->free_slot_count)
 		return MR_E_FULL;
-	if (need > cpu->free_block_count)
-		return MR_E_KV_EXHAUSTED;
-	slot->index = cpu->free_slots[--cpu->free_slot_count];
+	slot->index = cpu->free_slots[cpu->free_slot_count - 1];
 	s = &cpu->slots[slot->index];
-	slot->generation = ++s->generation;
-	s->posted = s->written = 0;
-	s->history_count = 0;
-	s->config = *config;
-	s->block_count = need;
-	for (uint32_t b = 0; b < need; b++) {
-		s->blocks[b] = cpu->free_blocks[--cpu->free_block_count];
-		s->kv[b] = (uint8_t *)cpu->kv_region->base + s->blocks[b] * cpu->block_bytes;
+	status = mr_blocks_take(&cpu->pool, s->blocks + shared, need - shared);
+	if (status)
+		return status;
+	if (shared) {
+		memcpy(s->blocks, from->blocks, shared * sizeof(*s->blocks));
+		mr_blocks_share(&cpu->pool, s->blocks, shared);
 	}
+	for (uint32_t b = 0; b < need; b++)
+		s->kv[b] = (uint8_t *)cpu->kv_region->base + s->blocks[b] * cpu->block_bytes;
+	cpu->free_slot_count--;
+	slot->generation = ++s->generation;
+	s->posted = s->written = s->ahead = s->marked = 0;
+	s->config = *config;
+	s->config.history = NULL;
+	s->block_count = need;
+	s->history_count = config->history_count;
+	if (config->history_count)
+		memcpy(s->history, config->history, config->history_count * sizeof(*s->history));
 	return 0;
+}
+
+int cpu_slot_open(struct mr_device *dev, const struct mr_slot_config *config, struct mr_slot *slot)
+{
+	return cpu_slot_open_over(cpu_of(dev), config, NULL, 0, slot);
 }
 
 static void give_back(struct cpu *cpu, uint32_t index)
 {
 	struct cpu_slot *s = &cpu->slots[index];
 
-	for (uint32_t b = s->block_count; b-- > 0;)
-		cpu->free_blocks[cpu->free_block_count++] = s->blocks[b];
+	mr_blocks_drop(&cpu->pool, s->blocks, s->block_count);
 	s->block_count = 0;
 	s->closing = 0;
 	cpu->free_slots[cpu->free_slot_count++] = index;
@@ -121,8 +150,48 @@ void cpu_slot_work_done(struct cpu *cpu, uint32_t index)
 {
 	struct cpu_slot *s = &cpu->slots[index];
 
-	if (!--s->inflight && s->closing)
+	if (--s->inflight)
+		return;
+	if (s->closing)
 		give_back(cpu, index);
+	else
+		s->posted = s->written; /* what failed, or stopped early, wrote none */
+}
+
+int cpu_slot_writable(const struct cpu *cpu, const struct cpu_slot *s, uint32_t position)
+{
+	if (position > s->posted)
+		return MR_E_INVALID;
+	/* Where this block is not shared, no later one is. */
+	if (position < s->posted && mr_blocks_shared(&cpu->pool, s->blocks[position / 16]))
+		return MR_E_BUSY;
+	return 0;
+}
+
+void cpu_slot_write(struct cpu_slot *s, uint32_t from, uint32_t to)
+{
+	if (from < s->posted) {
+		s->written = s->written < from ? s->written : from;
+		s->ahead = 0;
+	}
+	s->posted = to;
+}
+
+void cpu_slot_written(struct cpu_slot *s, uint32_t to)
+{
+	to = to < s->posted ? to : s->posted;
+	s->written = to > s->written ? to : s->written;
+}
+
+/* Positions of @layer that may be exported. */
+static uint32_t exportable(const struct cpu_slot *s, uint32_t layer)
+{
+	uint32_t n = s->written;
+
+	if (layer < s->ahead && s->ahead_position > n)
+		n = s->ahead_position;
+	/* A block that posted work will still write has no checksum yet. */
+	return n < s->posted ? n - n % 16 : n;
 }
 
 int cpu_kv_export(struct mr_device *dev, struct mr_slot slot, uint32_t layer, uint32_t block,
@@ -130,15 +199,16 @@ int cpu_kv_export(struct mr_device *dev, struct mr_slot slot, uint32_t layer, ui
 {
 	struct cpu *cpu = cpu_of(dev);
 	const struct cpu_slot *s = cpu_slot_of(cpu, slot);
-	uint32_t count = 0;
+	uint32_t count = 0, end;
 
 	if (!s)
 		return MR_E_STALE;
 	if (layer >= cpu->shape.layers)
 		return MR_E_RANGE;
-	for (; count < max && (uint64_t)block * 16 < s->written; block++, count++) {
+	end = exportable(s, layer);
+	for (; count < max && (uint64_t)block * 16 < end; block++, count++) {
 		const uint8_t *p = s->kv[block] + layer * cpu->layer_bytes;
-		uint32_t left = s->written - block * 16;
+		uint32_t left = end - block * 16;
 
 		out[count] = (struct mr_kv_desc){
 			.iova = mr_region_iova(cpu->kv_region, p),

@@ -1,190 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-/*
- * The nil device: every work completes while it is posted, the next token is the fed one plus one.
- * It computes nothing but keeps every rule of driver/device.h (generations, positions, owners,
- * order of events, room), so that whoever breaks a rule meets it here first. Opened by tools/ and
- * by tests.
- */
-#include "driver/nil/nil.h"
+/* Opens, loads, resets and closes the nil device; its ops tables. Opened by tools/ and by tests. */
+#include "driver/nil/internal.h"
 
 #include <stdlib.h>
-#include <time.h>
 
 #include "driver/model/model.h"
 
-#define NIL_STEPS_MAX   16u
-#define NIL_BATCH_MAX   256u
-#define NIL_SLOTS_MAX   65536u
-#define NIL_CONTEXT_MAX (1u << 20)
-
-struct nil_slot {
-	uint32_t generation; /* odd while open, so that 0 never names an open slot */
-	uint32_t filled;     /* positions whose KV is there */
-	struct mr_slot_config config;
-};
-
-struct nil {
-	struct mr_device dev; /* first: a struct mr_device * is a struct nil * */
-	struct nil_slot *slots;
-	uint32_t *free_slots; /* a stack */
-	uint32_t free_count;
-	uint64_t kv_used; /* positions reserved by open slots */
-	float *logits;    /* vocab zeros */
-	struct mr_event *events;
-	uint32_t event_cap;  /* a power of two */
-	uint32_t head, tail; /* free-running: next to take, next to fill */
-	struct mr_telemetry telemetry;
-};
-
-static struct nil *nil_of(struct mr_device *dev)
-{
-	return (struct nil *)dev;
-}
-
-static struct nil_slot *nil_slot_of(struct nil *nil, struct mr_slot slot)
-{
-	if (slot.index >= nil->dev.caps.slots || !(slot.generation & 1) ||
-	    nil->slots[slot.index].generation != slot.generation)
-		return NULL;
-	return &nil->slots[slot.index];
-}
-
-static uint32_t nil_room(const struct nil *nil)
-{
-	return nil->event_cap - (nil->tail - nil->head);
-}
-
-static struct mr_event *nil_event(struct nil *nil, enum mr_event_type type, struct mr_slot slot,
-				  uint64_t tag)
-{
-	struct mr_event *event = &nil->events[nil->tail++ & (nil->event_cap - 1)];
-
-	*event = (struct mr_event){.type = type, .slot = slot, .tag = tag};
-	return event;
-}
-
-static uint64_t nil_now(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
-
-static int nil_slot_open(struct mr_device *dev, const struct mr_slot_config *config,
-			 struct mr_slot *slot)
-{
-	struct nil *nil = nil_of(dev);
-	struct nil_slot *s;
-
-	if (config->positions > dev->caps.context)
-		return MR_E_CONTEXT_FULL;
-	if (nil->free_count == 0)
-		return MR_E_FULL;
-	if (nil->kv_used + config->positions > dev->caps.kv_tokens)
-		return MR_E_KV_EXHAUSTED;
-	slot->index = nil->free_slots[--nil->free_count];
-	s = &nil->slots[slot->index];
-	slot->generation = ++s->generation;
-	s->filled = 0;
-	s->config = *config;
-	nil->kv_used += config->positions;
-	return 0;
-}
-
-static int nil_slot_close(struct mr_device *dev, struct mr_slot slot)
-{
-	struct nil *nil = nil_of(dev);
-	struct nil_slot *s = nil_slot_of(nil, slot);
-
-	if (!s)
-		return MR_E_STALE;
-	s->generation++;
-	nil->kv_used -= s->config.positions;
-	nil->free_slots[nil->free_count++] = slot.index;
-	return 0;
-}
-
-static int nil_kv_export(struct mr_device *dev, struct mr_slot slot, uint32_t layer, uint32_t block,
-			 uint32_t owner, uint32_t generation, struct mr_kv_desc *out, uint32_t max)
-{
-	struct nil_slot *s = nil_slot_of(nil_of(dev), slot);
-	uint32_t count = 0;
-
-	if (!s)
-		return MR_E_STALE;
-	for (; count < max && (uint64_t)block * MR_KV_BLOCK_TOKENS < s->filled; block++, count++) {
-		uint32_t left = s->filled - block * MR_KV_BLOCK_TOKENS;
-
-		out[count] = (struct mr_kv_desc){
-			.block = block,
-			.layer = (uint16_t)layer,
-			.length = (uint16_t)(left < MR_KV_BLOCK_TOKENS ? left : MR_KV_BLOCK_TOKENS),
-			.owner = owner,
-			.generation = generation,
-		};
-	}
-	return (int)count;
-}
-
-static int nil_import_check(const struct nil_slot *s, uint32_t generation,
-			    const struct mr_kv_desc *desc)
-{
-	if (desc->generation != generation || desc->owner != s->config.owner)
-		return MR_E_STALE;
-	if (desc->length == 0 || desc->length > MR_KV_BLOCK_TOKENS || desc->reserved)
-		return MR_E_RANGE;
-	if ((uint64_t)desc->block * MR_KV_BLOCK_TOKENS + desc->length > s->config.positions)
-		return MR_E_RANGE;
-	return 0;
-}
-
-static int nil_kv_import(struct mr_device *dev, struct mr_slot slot, const struct mr_kv_desc *descs,
-			 uint32_t count, uint64_t tag)
-{
-	struct nil *nil = nil_of(dev);
-	struct nil_slot *s = nil_slot_of(nil, slot);
-	uint32_t filled;
-	int status = 0;
-
-	if (!s)
-		return MR_E_STALE;
-	if (count == 0 || count > MR_KV_DESCS_MAX)
-		return MR_E_INVALID;
-	if (nil_room(nil) < 1)
-		return MR_E_FULL;
-	filled = s->filled;
-	for (uint32_t i = 0; i < count && status == 0; i++) {
-		uint32_t end = descs[i].block * MR_KV_BLOCK_TOKENS + descs[i].length;
-
-		status = nil_import_check(s, slot.generation, &descs[i]);
-		filled = end > filled ? end : filled;
-	}
-	if (status == 0)
-		s->filled = filled;
-	nil->telemetry.commands++;
-	nil_event(nil, MR_EVENT_DONE, slot, tag)->status = status;
-	return 0;
-}
-
-static int nil_kv_fork(struct mr_device *dev, struct mr_slot from, uint32_t positions,
-		       const struct mr_slot_config *config, struct mr_slot *slot)
-{
-	struct nil *nil = nil_of(dev);
-	struct nil_slot *s = nil_slot_of(nil, from);
-	int status;
-
-	if (!s)
-		return MR_E_STALE;
-	if (positions > s->filled)
-		return MR_E_TRUNCATED;
-	if (config->positions < positions)
-		return MR_E_INVALID;
-	status = nil_slot_open(dev, config, slot);
-	if (status == 0)
-		nil->slots[slot->index].filled = positions;
-	return status;
-}
+#define KV_TOKENS_MOST (UINT64_C(1) << 28) /* of what is not asked for by number */
 
 static int nil_load(struct mr_device *dev, const struct mr_model *model,
 		    void (*progress)(void *arg, unsigned percent), void *arg)
@@ -201,158 +23,34 @@ static int nil_load(struct mr_device *dev, const struct mr_model *model,
 		nil->logits = logits;
 		dev->caps.vocab = model->shape.vocab;
 	}
+	if (model && !nil->layers && model->shape.layers <= NIL_LAYERS_MAX)
+		nil->layers = model->shape.layers;
 	if (progress)
 		progress(arg, 100);
 	return 0;
-}
-
-static int nil_prefill(struct mr_device *dev, struct mr_slot slot, const uint32_t *tokens,
-		       uint32_t count, uint32_t position, uint64_t tag)
-{
-	struct nil *nil = nil_of(dev);
-	struct nil_slot *s = nil_slot_of(nil, slot);
-
-	if (!s)
-		return MR_E_STALE;
-	if (count == 0 || count > dev->caps.chunk_max || position != s->filled)
-		return MR_E_INVALID;
-	if (count > s->config.positions - position)
-		return MR_E_CONTEXT_FULL;
-	for (uint32_t i = 0; i < count; i++)
-		if (tokens[i] >= dev->caps.vocab)
-			return MR_E_RANGE;
-	if (nil_room(nil) < 1)
-		return MR_E_FULL;
-	s->filled += count;
-	nil->telemetry.commands++;
-	nil_event(nil, MR_EVENT_DONE, slot, tag);
-	return 0;
-}
-
-static int nil_is_stop(const struct mr_sampling *sampling, uint32_t token)
-{
-	for (uint32_t i = 0; i < sampling->stop_count && i < MR_STOP_TOKENS_MAX; i++)
-		if (sampling->stop[i] == token)
-			return 1;
-	return 0;
-}
-
-static int nil_decode_check(struct nil *nil, const struct mr_decode_entry *e, uint32_t steps)
-{
-	const struct nil_slot *s = nil_slot_of(nil, e->slot);
-
-	if (!s)
-		return MR_E_STALE;
-	if (e->position != s->filled || (e->forced_count && e->forced_count != steps - 1) ||
-	    (e->forced_count && !e->forced) || (e->flags & ~MR_DECODE_LOGITS))
-		return MR_E_INVALID;
-	if (e->token >= nil->dev.caps.vocab)
-		return MR_E_RANGE;
-	if (steps > s->config.positions - e->position)
-		return MR_E_CONTEXT_FULL;
-	for (uint32_t i = 0; i < e->forced_count; i++)
-		if (e->forced[i] >= nil->dev.caps.vocab)
-			return MR_E_RANGE;
-	return 0;
-}
-
-/* The @step-th token of one entry; @fed is its input. The event stays where it lies until polled.
- */
-static const struct mr_event *nil_step(struct nil *nil, const struct mr_decode_entry *e,
-				       uint32_t step, uint32_t fed, uint64_t now, uint64_t tag)
-{
-	struct nil_slot *s = &nil->slots[e->slot.index];
-	struct mr_event *event = nil_event(nil, MR_EVENT_TOKEN, e->slot, tag);
-
-	event->position = e->position + step + 1;
-	event->token = (fed + 1) % nil->dev.caps.vocab;
-	event->stopped = (uint32_t)nil_is_stop(&s->config.sampling, event->token);
-	event->seen_ns = now;
-	if (e->flags & MR_DECODE_LOGITS)
-		event->logits = nil->logits;
-	s->filled++;
-	nil->telemetry.records++;
-	return event;
-}
-
-static int nil_decode(struct mr_device *dev, const struct mr_decode_entry *entries, uint32_t count,
-		      uint32_t steps, uint64_t tag)
-{
-	struct nil *nil = nil_of(dev);
-	uint32_t last[NIL_BATCH_MAX];
-	uint8_t stopped[NIL_BATCH_MAX] = {0};
-	uint64_t now = nil_now();
-
-	if (count == 0 || count > dev->caps.batch_max || steps == 0 || steps > dev->caps.steps_max)
-		return MR_E_INVALID;
-	for (uint32_t i = 0; i < count; i++) {
-		int status = nil_decode_check(nil, &entries[i], steps);
-
-		if (status < 0)
-			return status;
-	}
-	if (nil_room(nil) < count * steps + 1)
-		return MR_E_FULL;
-	/* Step by step over the batch, as a device would. */
-	for (uint32_t step = 0; step < steps; step++) {
-		for (uint32_t i = 0; i < count; i++) {
-			const struct mr_decode_entry *e = &entries[i];
-			uint32_t fed = step == 0         ? e->token
-				       : e->forced_count ? e->forced[step - 1]
-							 : last[i];
-			const struct mr_event *event;
-
-			if (stopped[i])
-				continue;
-			event = nil_step(nil, e, step, fed, now, tag);
-			last[i] = event->token;
-			stopped[i] = (uint8_t)event->stopped;
-		}
-	}
-	nil->telemetry.commands++;
-	nil->telemetry.steps += steps;
-	nil_event(nil, MR_EVENT_DONE, (struct mr_slot){0}, tag);
-	return 0;
-}
-
-static int nil_poll(struct mr_device *dev, struct mr_event *events, uint32_t max)
-{
-	struct nil *nil = nil_of(dev);
-	uint32_t count = 0;
-
-	while (count < max && nil->head != nil->tail)
-		events[count++] = nil->events[nil->head++ & (nil->event_cap - 1)];
-	nil->telemetry.completions += count;
-	return (int)count;
-}
-
-/* Nothing is ever under way between a post and its events, so there is nothing to wait for. */
-static int nil_arm(struct mr_device *dev)
-{
-	return nil_of(dev)->head != nil_of(dev)->tail;
 }
 
 static int nil_telemetry(struct mr_device *dev, struct mr_telemetry *out)
 {
 	struct nil *nil = nil_of(dev);
 
+	if (nil->closing != NIL_NONE)
+		nil_slots_sweep(nil, nil_now(nil));
 	*out = nil->telemetry;
-	out->kv_blocks = dev->caps.kv_tokens / MR_KV_BLOCK_TOKENS;
-	out->kv_blocks_used = nil->kv_used / MR_KV_BLOCK_TOKENS;
+	out->kv_blocks = nil->pool.count;
+	out->kv_blocks_used = nil->pool.count - mr_blocks_free(&nil->pool);
 	return 0;
 }
 
-/* All work has ended when it was posted: what waits to be polled keeps its own status. */
+/* What has ended by now keeps its own status. */
 static int nil_reset(struct mr_device *dev)
 {
 	struct nil *nil = nil_of(dev);
+	uint64_t now = nil_now(nil);
 
-	nil->free_count = 0;
-	for (uint32_t i = dev->caps.slots; i-- > 0;) {
-		nil->slots[i].generation += nil->slots[i].generation & 1;
-		nil->free_slots[nil->free_count++] = i;
-	}
-	nil->kv_used = 0;
+	nil_engine_reset(&nil->compute, now);
+	nil_engine_reset(&nil->dma, now);
+	nil_slots_close_all(nil);
 	return 0;
 }
 
@@ -360,10 +58,13 @@ static void nil_close(struct mr_device *dev)
 {
 	struct nil *nil = nil_of(dev);
 
+	mr_blocks_destroy(&nil->pool);
 	free(nil->slots);
+	free(nil->slot_blocks);
 	free(nil->free_slots);
 	free(nil->logits);
-	free(nil->events);
+	free(nil->compute.records);
+	free(nil->dma.records);
 	free(nil);
 }
 
@@ -385,42 +86,73 @@ static const struct mr_work_ops nil_work = {
 	.load = nil_load,
 	.prefill = nil_prefill,
 	.decode = nil_decode,
-	.score = mr_unsupported_score,
+	.score = nil_score,
 	.poll = nil_poll,
 	.arm = nil_arm,
 };
 
 static const struct mr_caps nil_caps = {
 	.name = "nil",
-	.stages = MR_STAGE_PREFILL | MR_STAGE_DECODE,
+	.stages = MR_STAGE_PREFILL | MR_STAGE_DECODE | MR_STAGE_SCORE,
 	.batch_max = NIL_BATCH_MAX,
 	.steps_max = NIL_STEPS_MAX,
-	.chunk_max = 4096,
+	.chunk_max = NIL_CHUNK_MAX,
 	.class_prefill = "nil",
 	.class_decode = "nil",
 };
+
+static int has_costs(const struct mr_nil_costs *c)
+{
+	return c->chunk_ns || c->prompt_token_ns || c->step_ns || c->entry_ns ||
+	       c->import_block_ns || c->context_ps;
+}
+
+/* Tables of slots and blocks, for dev.caps as it is. */
+static int make_tables(struct nil *nil, uint64_t blocks)
+{
+	uint32_t slots = nil->dev.caps.slots;
+	size_t per_slot = (nil->dev.caps.context + 15) / MR_KV_BLOCK_TOKENS;
+	int status = mr_blocks_create(&nil->pool, (uint32_t)blocks);
+
+	if (status)
+		return status;
+	nil->slots = calloc(slots, sizeof(*nil->slots));
+	nil->slot_blocks = calloc(slots * per_slot, sizeof(*nil->slot_blocks));
+	nil->free_slots = calloc(slots, sizeof(*nil->free_slots));
+	nil->logits = calloc(nil->dev.caps.vocab, sizeof(*nil->logits));
+	nil->compute.records = calloc(NIL_EVENTS, sizeof(*nil->compute.records));
+	nil->dma.records = calloc(NIL_EVENTS, sizeof(*nil->dma.records));
+	if (!nil->slots || !nil->slot_blocks || !nil->free_slots || !nil->logits ||
+	    !nil->compute.records || !nil->dma.records)
+		return MR_E_NO_MEMORY;
+	for (uint32_t i = slots; i-- > 0;) {
+		nil->slots[i].blocks = nil->slot_blocks + i * per_slot;
+		nil->free_slots[nil->free_count++] = i;
+	}
+	return 0;
+}
 
 int mr_nil_open(const struct mr_nil_options *options, struct mr_device **dev)
 {
 	uint32_t slots = options->slots ? options->slots : 1024;
 	uint32_t context = options->context ? options->context : 8192;
-	uint32_t vocab = options->vocab ? options->vocab : 49152;
+	uint64_t per_slot = (context + 15) / MR_KV_BLOCK_TOKENS;
+	uint64_t blocks = options->kv_tokens / MR_KV_BLOCK_TOKENS +
+			  (options->kv_tokens % MR_KV_BLOCK_TOKENS != 0);
 	struct nil *nil;
+	int status;
 
-	if (slots > NIL_SLOTS_MAX || context > NIL_CONTEXT_MAX)
+	if (slots > NIL_SLOTS_MAX || context > NIL_CONTEXT_MAX ||
+	    options->layers > NIL_LAYERS_MAX || blocks > MR_BLOCKS_MAX ||
+	    !(options->jitter >= 0 && options->jitter <= 1))
 		return MR_E_RANGE;
+	if (!blocks)
+		blocks = slots * per_slot < KV_TOKENS_MOST / MR_KV_BLOCK_TOKENS
+				 ? slots * per_slot
+				 : KV_TOKENS_MOST / MR_KV_BLOCK_TOKENS;
 	nil = calloc(1, sizeof(*nil));
 	if (!nil)
 		return MR_E_NO_MEMORY;
-	nil->event_cap = 2 * NIL_STEPS_MAX * NIL_BATCH_MAX;
-	nil->slots = calloc(slots, sizeof(*nil->slots));
-	nil->free_slots = calloc(slots, sizeof(*nil->free_slots));
-	nil->logits = calloc(vocab, sizeof(*nil->logits));
-	nil->events = calloc(nil->event_cap, sizeof(*nil->events));
-	if (!nil->slots || !nil->free_slots || !nil->logits || !nil->events) {
-		nil_close(&nil->dev);
-		return MR_E_NO_MEMORY;
-	}
 	nil->dev.admin = &nil_admin;
 	nil->dev.mem = &nil_memory;
 	nil->dev.work = &nil_work;
@@ -428,9 +160,22 @@ int mr_nil_open(const struct mr_nil_options *options, struct mr_device **dev)
 	nil->dev.caps = nil_caps;
 	nil->dev.caps.slots = slots;
 	nil->dev.caps.context = context;
-	nil->dev.caps.vocab = vocab;
-	nil->dev.caps.kv_tokens = (uint64_t)slots * context;
-	nil_reset(&nil->dev);
+	nil->dev.caps.vocab = options->vocab ? options->vocab : 49152;
+	nil->dev.caps.kv_tokens = blocks * MR_KV_BLOCK_TOKENS;
+	nil->layers = options->layers;
+	nil->costs = options->costs;
+	nil->timed = options->now_ns || has_costs(&options->costs);
+	nil->now_ns = options->now_ns ? options->now_ns : nil_monotonic;
+	nil->arg = options->arg;
+	nil->import_parallel = nil->timed && options->import_parallel;
+	nil->jitter = (uint32_t)(options->jitter * 65536);
+	nil->seed = options->seed;
+	nil->closing = NIL_NONE;
+	status = make_tables(nil, blocks);
+	if (status) {
+		nil_close(&nil->dev);
+		return status;
+	}
 	*dev = &nil->dev;
 	return 0;
 }

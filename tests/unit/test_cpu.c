@@ -379,8 +379,6 @@ static void refusals(void **state)
 	one = e[0];
 	one.flags = 0x80;
 	assert_int_equal(w->decode(dev, &one, 1, 1, 1), MR_E_INVALID);
-	assert_int_equal(dev->mem->kv_fork(dev, s, 0, &config, &other), MR_E_NOT_SUPPORTED);
-	assert_int_equal(w->score(dev, s, tokens, 1, 0, 1), MR_E_NOT_SUPPORTED);
 
 	assert_int_equal(dev->mem->slot_close(dev, s), 0);
 	assert_int_equal(dev->mem->slot_close(dev, s), MR_E_STALE);
