@@ -37,4 +37,10 @@ int mr_lpu_open(const struct mr_lpu_options *options, struct mr_device **dev);
  */
 const char *mr_lpu_why(const struct mr_device *dev);
 
+/*
+ * Reads the device's log @log (MR_LPU_LOG_* of lpu_spec.h) from its start: how many bytes came, at most
+ * @bytes, or a negative status. A set-up call: it waits for the device, and sleeps meanwhile.
+ */
+int mr_lpu_log(struct mr_device *dev, uint32_t log, void *out, uint32_t bytes);
+
 #endif /* MR_DRIVER_LPU_LPU_H */

@@ -269,3 +269,8 @@ uint32_t mr_sample(const float *logits, uint32_t vocab, const struct mr_sampling
 	*logprob = logprob_of(logits, vocab, token, tame(logits[top]));
 	return token;
 }
+
+float mr_logprob(const float *logits, uint32_t vocab, uint32_t token)
+{
+	return logprob_of(logits, vocab, token, tame(logits[argmax(logits, vocab)]));
+}

@@ -29,6 +29,9 @@ uint32_t mr_sample(const float *logits, uint32_t vocab, const struct mr_sampling
 		   uint32_t position, const uint32_t *history, uint32_t history_count,
 		   void *scratch, float *logprob);
 
+/* Natural log of @token's probability under @logits, the same bits as mr_sample's where it chooses @token. */
+float mr_logprob(const float *logits, uint32_t vocab, uint32_t token);
+
 /* 0, or MR_E_RANGE for parameters outside the ranges that sampling.h states. */
 int mr_sampling_check(const struct mr_sampling *sampling, uint32_t vocab);
 
