@@ -4,7 +4,8 @@
  * for its chip, and serves struct mr_device on top.
  *
  * What it says of its own beside device.h: a DECODE whose entries ask for more logits rows (entries x steps)
- * than 32 MiB hold is MR_E_TOO_LARGE; slot_close never fails for an open slot; reset brings the device up
+ * than 32 MiB hold is MR_E_TOO_LARGE; slot_close never fails for an open slot; where the device refuses a
+ * slot_open or kv_fork that was accepted here, work on that slot ends with the device's reason; reset brings the device up
  * again with its program, and every command under way ends with MR_E_DEVICE.
  */
 #ifndef MR_DRIVER_LPU_LPU_H

@@ -135,6 +135,23 @@ static void settle_slots(struct lpu *lpu, const struct pending *p, int status)
 	}
 }
 
+/* Stale for the device, where the driver sent no other slot than its own: because it refused to open one. */
+static int why_stale(const struct lpu *lpu, const struct pending *p)
+{
+	const struct decode_entry *d = &lpu->decodes[p->entry_first];
+	int status = MR_E_STALE;
+
+	if (p->kind == PENDING_IMPORT || p->kind == PENDING_SCORE)
+		return lpu->slots[p->slot].generation == p->generation && lpu->slots[p->slot].status
+			       ? lpu->slots[p->slot].status
+			       : MR_E_STALE;
+	for (uint32_t i = 0; p->kind == PENDING_DECODE && i < p->entry_count; i++)
+		if (lpu->slots[d[i].slot].generation == d[i].generation &&
+		    lpu->slots[d[i].slot].status)
+			status = lpu->slots[d[i].slot].status;
+	return status;
+}
+
 /* The end of @p. Returns 1 where that makes an event. */
 static int end(struct lpu *lpu, const struct pending *p, int status, struct mr_event *event)
 {
@@ -164,6 +181,8 @@ static int retire(struct lpu *lpu, struct pending *p, int status, struct mr_even
 	lpu->rows_done = p->rows_end;
 	lpu->cq_head++;
 	status = p->status ? p->status : status;
+	if (status == MR_E_STALE)
+		status = why_stale(lpu, p);
 	settle_slots(lpu, p, status);
 	return end(lpu, p, status, event);
 }
@@ -176,7 +195,9 @@ static int verdict(const struct pending *p, const struct mr_lpu_completion *shar
 
 	if (c.request != p->request || status < MR_E_INTERNAL)
 		return MR_E_PROTOCOL;
-	if (p->kind >= PENDING_DECODE && !status && c.result != p->records)
+	/* Success means that every record came that was to come. */
+	if (p->kind >= PENDING_DECODE && !status &&
+	    (c.result != p->records || p->step < p->steps || p->given_count))
 		return MR_E_PROTOCOL;
 	return status;
 }

@@ -254,10 +254,10 @@ int raw_program(struct raw_host *h, const void *container, uint64_t bytes, uint3
 	return status;
 }
 
-void raw_load(struct raw_loaded *l)
+void raw_load(struct raw_loaded *l, uint32_t chips)
 {
-	static const struct mr_sim_options tiny = {.chip_path = "tiny"};
-	struct mr_compile_options o = {.chips = 2, .batch = 4, .context = 128};
+	const struct mr_sim_options tiny = {.chip_path = "tiny", .chips = chips};
+	struct mr_compile_options o = {.chips = chips, .batch = 4, .context = 128};
 	struct mr_chip chip;
 	uint32_t action, bytes;
 

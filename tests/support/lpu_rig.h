@@ -72,7 +72,7 @@ struct mr_lpu_counters raw_counters(struct raw_host *h);
 /* Sends a container from @bytes in pieces of 64 KiB: the first status that is not 0, and the action. */
 int raw_program(struct raw_host *h, const void *container, uint64_t bytes, uint32_t *action);
 
-/* ---- a raw host with tests/tiny.gguf active on two chips: batch 4, context 128 ------------------- */
+/* ---- a raw host with tests/tiny.gguf active: batch 4, context 128 -------------------------------- */
 
 struct raw_loaded {
 	struct raw_host h;
@@ -81,7 +81,7 @@ struct raw_loaded {
 	struct mr_container c;
 };
 
-void raw_load(struct raw_loaded *l);
+void raw_load(struct raw_loaded *l, uint32_t chips);
 void raw_unload(struct raw_loaded *l);
 /* SLOT_SET: greedy, owner 7; the param lies at h.mem + 20480. The status. */
 int raw_slot_set(struct raw_loaded *l, uint32_t slot, uint32_t generation, uint32_t positions);

@@ -327,6 +327,11 @@ static void too_few(struct liar *l, const struct mr_lpu_cmd_decode *c)
 {
 	liar_say(l, 1, c->head.request, 0, c->steps);
 }
+static void half(struct liar *l, const struct mr_lpu_cmd_decode *c)
+{
+	liar_put(l, c, 0);
+	liar_say(l, 1, c->head.request, 0, 1);
+}
 static void wrong_request(struct liar *l, const struct mr_lpu_cmd_decode *c)
 {
 	liar_say(l, 1, c->head.request + 1, 0, 0);
@@ -355,6 +360,7 @@ static void a_lie_is_seen_and_counted(void **state)
 		{unknown_flag, MR_E_PROTOCOL, 0, 1},
 		{too_many, MR_E_PROTOCOL, 3, 1},
 		{too_few, MR_E_PROTOCOL, 0, 1},
+		{half, MR_E_PROTOCOL, 1, 1},
 		{wrong_request, MR_E_PROTOCOL, 0, 1},
 		{unknown_status, MR_E_PROTOCOL, 0, 1},
 		{fails_midway, MR_E_DEVICE, 1, 0},

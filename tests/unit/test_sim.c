@@ -256,7 +256,7 @@ static void no_record_is_lost_for_want_of_credit(void **state)
 	uint64_t cycle = 0;
 	uint32_t got = 0;
 
-	raw_load(&l);
+	raw_load(&l, 2);
 	assert_int_equal(raw_slot_set(&l, 3, 44, 64), 0);
 	struct mr_lpu_decode_entry *e = entries(&l);
 	e->slot = 3;
@@ -307,7 +307,7 @@ static void cycles_are_what_the_compiler_claimed(void **state)
 {
 	struct raw_loaded l;
 
-	raw_load(&l);
+	raw_load(&l, 2);
 	for (uint32_t i = 0; i < 4; i++)
 		assert_int_equal(raw_slot_set(&l, i, 1, 128), 0);
 	for (uint32_t n = 1; n <= 4; n++) {
@@ -343,7 +343,7 @@ static void slots_and_decodes_are_checked(void **state)
 {
 	struct raw_loaded l;
 
-	raw_load(&l);
+	raw_load(&l, 2);
 	assert_int_equal(raw_slot_set(&l, 0, 5, 64), 0);
 	assert_int_equal(raw_slot_set(&l, 0, 6, 64), MR_E_EXISTS);
 	assert_int_equal(raw_slot_set(&l, 256, 6, 64), MR_E_RANGE);
