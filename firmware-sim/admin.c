@@ -36,9 +36,9 @@ static int identify(struct sim *sim, const struct mr_lpu_command *cmd, uint32_t 
 				 1ull << MR_LPU_QUEUE_DELETE | 1ull << MR_LPU_GET_LOG |
 				 1ull << MR_LPU_PROGRAM,
 		.opcodes_io = 1ull << (MR_LPU_SLOT_SET & 63) | 1ull << (MR_LPU_KV_WRITE & 63) |
-			      1ull << (MR_LPU_KV_FORK & 63) | 1ull << (MR_LPU_KV_FREE & 63) |
-			      1ull << (MR_LPU_DECODE & 63) | 1ull << (MR_LPU_SCORE & 63) |
-			      1ull << (MR_LPU_FENCE & 63),
+			      1ull << (MR_LPU_KV_READ & 63) | 1ull << (MR_LPU_KV_FORK & 63) |
+			      1ull << (MR_LPU_KV_FREE & 63) | 1ull << (MR_LPU_DECODE & 63) |
+			      1ull << (MR_LPU_SCORE & 63) | 1ull << (MR_LPU_FENCE & 63),
 	};
 
 	if (c.reserved0 || !mr_sim_zero(c.reserved, sizeof(c.reserved)))
@@ -183,6 +183,13 @@ static int kv_write(struct sim *sim, struct sim_queue *q, const struct mr_lpu_co
 	return mr_sim_kv_write(sim, q, &c, result);
 }
 
+static int kv_read(struct sim *sim, const struct mr_lpu_command *cmd, uint32_t *result)
+{
+	AS(mr_lpu_cmd_kv_read, cmd);
+
+	return mr_sim_kv_read(sim, &c, result);
+}
+
 static int kv_fork(struct sim *sim, const struct mr_lpu_command *cmd)
 {
 	AS(mr_lpu_cmd_kv_fork, cmd);
@@ -219,6 +226,8 @@ int mr_sim_io_command(struct sim *sim, struct sim_queue *q, const struct mr_lpu_
 		return slot_set(sim, cmd);
 	case MR_LPU_KV_WRITE:
 		return kv_write(sim, q, cmd, result);
+	case MR_LPU_KV_READ:
+		return kv_read(sim, cmd, result);
 	case MR_LPU_KV_FORK:
 		return kv_fork(sim, cmd);
 	case MR_LPU_KV_FREE:

@@ -25,7 +25,8 @@ int mr_sim_kv_create(struct sim *sim)
 	kv->slot = calloc(kv->slots, sizeof(*kv->slot));
 	kv->free_ids = calloc(kv->blocks, sizeof(*kv->free_ids));
 	kv->refs = calloc(kv->blocks, sizeof(*kv->refs));
-	if (!kv->slot || !kv->free_ids || !kv->refs)
+	kv->piece = malloc(kv->layer_bytes);
+	if (!kv->slot || !kv->free_ids || !kv->refs || !kv->piece)
 		return MR_E_NO_MEMORY;
 	for (uint32_t i = 0; i < kv->blocks; i++)
 		kv->free_ids[i] = kv->blocks - 1 - i;
@@ -53,6 +54,7 @@ void mr_sim_kv_destroy(struct sim_kv *kv)
 	free(kv->slot);
 	free(kv->free_ids);
 	free(kv->refs);
+	free(kv->piece);
 	memset(kv, 0, sizeof(*kv));
 }
 
@@ -276,6 +278,18 @@ int mr_sim_kv_fork(struct sim *sim, const struct mr_lpu_cmd_kv_fork *cmd)
 	return 0;
 }
 
+/* Where @layer of block @b of @s lies. */
+static uint8_t *layer_at(struct sim *sim, const struct sim_slot *s, uint32_t layer, uint32_t b)
+{
+	const struct mr_ref_chip *part = sim->program.c.chips;
+	uint32_t chip = 0;
+
+	while (layer - part[chip].first_layer >= part[chip].layers)
+		chip++; /* ends: the verifier saw every layer on a chip */
+	return s->kv[(size_t)chip * sim->kv.blocks_max + b] +
+	       (layer - part[chip].first_layer) * sim->kv.layer_bytes;
+}
+
 static int take_block(struct sim *sim, struct sim_slot *s, const struct mr_kv_desc *d)
 {
 	struct sim_kv *kv = &sim->kv;
@@ -293,12 +307,7 @@ static int take_block(struct sim *sim, struct sim_slot *s, const struct mr_kv_de
 	if (d->length < length[d->block])
 		return MR_E_TRUNCATED;
 
-	uint32_t chip = 0;
-	const struct mr_ref_chip *part = sim->program.c.chips;
-	while (d->layer - part[chip].first_layer >= part[chip].layers)
-		chip++; /* ends: the verifier saw every layer on a chip */
-	uint8_t *to = s->kv[(size_t)chip * kv->blocks_max + d->block] +
-		      (d->layer - part[chip].first_layer) * kv->layer_bytes;
+	uint8_t *to = layer_at(sim, s, d->layer, d->block);
 	int status = mr_sim_dma_read(&sim->dma, d->iova, to, kv->layer_bytes);
 	if (status)
 		return status;
@@ -343,6 +352,57 @@ int mr_sim_kv_write(struct sim *sim, struct sim_queue *q, const struct mr_lpu_cm
 	}
 	if (status == MR_E_STALE || status == MR_E_TRUNCATED || status == MR_E_CHECKSUM)
 		sim->counters.bad_kv++;
+	return status;
+}
+
+/* Block @b of @layer of @s into kv.piece, with zeros where @length positions end. */
+static void cut_block(struct sim *sim, const struct sim_slot *s, uint32_t layer, uint32_t b,
+		      uint32_t length)
+{
+	const struct mr_ref_header *r = sim->program.c.ref;
+	size_t row = r->head_dim * sizeof(uint16_t);
+
+	memcpy(sim->kv.piece, layer_at(sim, s, layer, b), sim->kv.layer_bytes);
+	for (uint32_t head = 0; head < 2 * r->kv_heads; head++)
+		memset(sim->kv.piece + (head * MR_KV_BLOCK_TOKENS + length) * row, 0,
+		       (MR_KV_BLOCK_TOKENS - length) * row);
+}
+
+int mr_sim_kv_read(struct sim *sim, const struct mr_lpu_cmd_kv_read *cmd, uint32_t *result)
+{
+	struct sim_kv *kv = &sim->kv;
+	int status;
+
+	if (cmd->reserved0 || !mr_sim_zero(cmd->reserved, sizeof(cmd->reserved)))
+		return MR_E_INVALID;
+	struct sim_slot *s = mr_sim_slot_get(sim, cmd->slot, cmd->generation, &status);
+	if (!s)
+		return status;
+	if (s->user)
+		return MR_E_BUSY;
+	if (cmd->layer >= kv->layers || !cmd->count || cmd->count > MR_KV_DESCS_MAX ||
+	    cmd->block >= s->blocks || cmd->count > s->blocks - cmd->block || cmd->iova % 64)
+		return MR_E_RANGE;
+	for (uint32_t i = 0; i < cmd->count && !status; i++) {
+		struct mr_kv_desc d = {
+			.iova = cmd->iova + i * kv->layer_bytes,
+			.block = cmd->block + i,
+			.layer = (uint16_t)cmd->layer,
+			.length = s->length[(size_t)cmd->layer * kv->blocks_max + cmd->block + i],
+			.owner = cmd->owner,
+			.generation = cmd->receiver,
+		};
+		if (!d.length)
+			return MR_E_TRUNCATED;
+		cut_block(sim, s, cmd->layer, d.block, d.length);
+		d.crc32c = mr_crc32c(0, kv->piece, kv->layer_bytes);
+		status = mr_sim_dma_write(&sim->dma, d.iova, kv->piece, kv->layer_bytes);
+		if (!status)
+			status = mr_sim_dma_write(&sim->dma, cmd->descs_iova + i * sizeof(d), &d,
+						  sizeof(d));
+		*result += !status;
+		sim->counters.kv_read_blocks += !status;
+	}
 	return status;
 }
 

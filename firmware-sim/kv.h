@@ -40,6 +40,7 @@ struct sim_kv {
 	uint32_t *refs;                      /* [blocks]: slots that hold the block */
 	uint32_t free_count, shared, blocks; /* shared: held by more than one slot */
 	uint64_t layer_bytes;
+	uint8_t *piece; /* layer_bytes: a block on its way to the host */
 };
 
 /* For the active-to-be program: 0 or MR_E_NO_MEMORY, and then mr_sim_kv_destroy. */
@@ -65,6 +66,7 @@ int mr_sim_slot_writable(const struct sim_kv *kv, const struct sim_slot *slot,
 int mr_sim_slot_set(struct sim *sim, const struct mr_lpu_cmd_slot_set *cmd);
 int mr_sim_kv_write(struct sim *sim, struct sim_queue *q, const struct mr_lpu_cmd_kv_write *cmd,
 		    uint32_t *result);
+int mr_sim_kv_read(struct sim *sim, const struct mr_lpu_cmd_kv_read *cmd, uint32_t *result);
 int mr_sim_kv_fork(struct sim *sim, const struct mr_lpu_cmd_kv_fork *cmd);
 int mr_sim_kv_free(struct sim *sim, const struct mr_lpu_cmd_kv_free *cmd);
 

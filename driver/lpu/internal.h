@@ -25,6 +25,7 @@ enum pending_kind {
 	PENDING_CLOSE, /* these two make no event */
 	PENDING_OPEN,
 	PENDING_IMPORT,
+	PENDING_READ,
 	PENDING_DECODE,
 	PENDING_SCORE,
 };
@@ -47,6 +48,8 @@ struct pending {
 	/* SCORE: its tokens but the first, in command memory, and the position of the next */
 	const uint32_t *given;
 	uint32_t given_count, position;
+	/* READ: what its descriptors must say */
+	uint32_t layer, block, count, owner, receiver;
 	uint32_t records; /* taken */
 	uint64_t cycles;  /* of the latest record */
 };
@@ -81,7 +84,7 @@ struct lpu {
 	struct mr_lpu_identify id;
 	struct mr_chip chip;
 
-	const struct mr_region *commands, *records, *readback, *logits, *staging;
+	const struct mr_region *commands, *records, *readback, *logits, *staging, *kv_read;
 
 	/* admin queue: set-up only */
 	struct mr_lpu_command *admin_sq;
@@ -115,7 +118,8 @@ struct lpu {
 	struct slot *slots; /* [caps.slots] */
 	uint32_t slots_open, next_slot;
 
-	int lost; /* the status that poll gives from now on, 0 = the device is there */
+	int reading; /* a KV_READ is under way */
+	int lost;    /* the status that poll gives from now on, 0 = the device is there */
 	/* what a reset ended and poll has not yet told: [ended_next, ended_count) */
 	struct pending *ended; /* [entries] */
 	uint32_t ended_next, ended_count;
@@ -168,6 +172,10 @@ int mr_lpu_slot_open(struct mr_device *dev, const struct mr_slot_config *config,
 int mr_lpu_slot_close(struct mr_device *dev, struct mr_slot slot);
 int mr_lpu_kv_import(struct mr_device *dev, struct mr_slot slot, const struct mr_kv_desc *descs,
 		     uint32_t count, uint64_t tag);
+/* Room for KV_READ, once kv_layer_bytes is known: 0 or what the arena said. */
+int mr_lpu_read_room(struct lpu *lpu);
+/* The KV_READ @p has ended well: 0, or MR_E_PROTOCOL where its descriptors are not what was asked for. */
+int mr_lpu_read_check(const struct lpu *lpu, const struct pending *p);
 int mr_lpu_kv_fork(struct mr_device *dev, struct mr_slot from, uint32_t positions,
 		   const struct mr_slot_config *config, struct mr_slot *slot);
 /* 0, MR_E_NOT_ACTIVE, MR_E_STALE, or why the device refused to open it. */

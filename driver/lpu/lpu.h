@@ -39,6 +39,17 @@ int mr_lpu_open(const struct mr_lpu_options *options, struct mr_device **dev);
 const char *mr_lpu_why(const struct mr_device *dev);
 
 /*
+ * Posts a read of @count KV blocks (1 to MR_KV_DESCS_MAX) of @layer from @block on into the arena, with
+ * descriptors that name @owner and @generation, as kv_import of another device or slot takes them. DONE of
+ * @tag says when they are there; then *@descs holds them, and they and the blocks stay until the next call.
+ * MR_E_BUSY while an earlier read is under way; MR_E_STALE, MR_E_RANGE, MR_E_FULL, MR_E_NOT_SUPPORTED. The
+ * event's status is MR_E_TRUNCATED where a block holds no KV.
+ */
+int mr_lpu_kv_read(struct mr_device *dev, struct mr_slot slot, uint32_t layer, uint32_t block,
+		   uint32_t count, uint32_t owner, uint32_t generation,
+		   const struct mr_kv_desc **descs, uint64_t tag);
+
+/*
  * Reads the device's log @log (MR_LPU_LOG_* of lpu_spec.h) from its start: how many bytes came, at most
  * @bytes, or a negative status. A set-up call: it waits for the device, and sleeps meanwhile.
  */

@@ -141,7 +141,7 @@ static int why_stale(const struct lpu *lpu, const struct pending *p)
 	const struct decode_entry *d = &lpu->decodes[p->entry_first];
 	int status = MR_E_STALE;
 
-	if (p->kind == PENDING_IMPORT || p->kind == PENDING_SCORE)
+	if (p->kind == PENDING_IMPORT || p->kind == PENDING_READ || p->kind == PENDING_SCORE)
 		return lpu->slots[p->slot].generation == p->generation && lpu->slots[p->slot].status
 			       ? lpu->slots[p->slot].status
 			       : MR_E_STALE;
@@ -159,6 +159,8 @@ static int end(struct lpu *lpu, const struct pending *p, int status, struct mr_e
 		lpu->seen.errors++;
 	if (p->kind == PENDING_DECODE)
 		lpu->seen.steps += p->step;
+	if (p->kind == PENDING_READ)
+		lpu->reading = 0;
 	lpu->seen.cycles += p->cycles;
 	mr_count(MR_M_lpu_cycles, p->cycles);
 	if (p->kind > PENDING_OPEN)
@@ -188,7 +190,8 @@ static int retire(struct lpu *lpu, struct pending *p, int status, struct mr_even
 }
 
 /* A visible completion of @p: its verdict, or MR_E_PROTOCOL where it contradicts what was seen. */
-static int verdict(const struct pending *p, const struct mr_lpu_completion *shared)
+static int verdict(const struct lpu *lpu, const struct pending *p,
+		   const struct mr_lpu_completion *shared)
 {
 	const struct mr_lpu_completion c = *shared;
 	int status = -(int)c.status;
@@ -199,7 +202,9 @@ static int verdict(const struct pending *p, const struct mr_lpu_completion *shar
 	if (p->kind >= PENDING_DECODE && !status &&
 	    (c.result != p->records || p->step < p->steps || p->given_count))
 		return MR_E_PROTOCOL;
-	return status;
+	if (p->kind == PENDING_READ && !status && c.result != p->count)
+		return MR_E_PROTOCOL;
+	return status || p->kind != PENDING_READ ? status : mr_lpu_read_check(lpu, p);
 }
 
 /* One event into @event: 1; something else was done: 0; nothing is there: -1. */
@@ -216,7 +221,7 @@ static int step(struct lpu *lpu, struct mr_event *event)
 	if (c && !record)
 		record = peek_record(lpu);
 	if (c && (!record || p->kind < PENDING_DECODE || p->records >= c->result)) {
-		int status = verdict(p, c);
+		int status = verdict(lpu, p, c);
 		if (status == MR_E_PROTOCOL)
 			mr_count(MR_M_lpu_bad_completion, 1);
 		return retire(lpu, p, status, event);

@@ -104,6 +104,8 @@ static int set_caps(struct lpu *lpu, const struct mr_model *model, uint32_t batc
 	lpu->layers = model->shape.layers;
 	lpu->vocab = model->shape.vocab;
 	int status = mr_lpu_slots_create(lpu, program->fit.kv_blocks);
+	if (!status)
+		status = mr_lpu_read_room(lpu);
 	lpu->loaded = !status;
 	return status;
 }

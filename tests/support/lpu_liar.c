@@ -93,6 +93,8 @@ static void liar_doorbell(void *ctx, uint32_t q, uint32_t offset, uint32_t value
 			l->decode(l, (const void *)c);
 		else if (c->head.opcode == MR_LPU_SCORE)
 			l->score(l, (const void *)c);
+		else if (c->head.opcode == MR_LPU_KV_READ)
+			l->read(l, (const void *)c);
 		else
 			liar_say(l, 1, c->head.request, 0, 0);
 	}

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * An LPU behind the in-process port that answers in the doorbell's call: admin commands as a device would,
- * DECODE and SCORE with whatever the test says, anything else with success.
+ * DECODE, SCORE and KV_READ with whatever the test says, anything else with success.
  */
 #ifndef MR_TESTS_SUPPORT_LPU_LIAR_H
 #define MR_TESTS_SUPPORT_LPU_LIAR_H
@@ -25,6 +25,7 @@ struct liar {
 	uint32_t head[2], done[2], record;
 	void (*decode)(struct liar *l, const struct mr_lpu_cmd_decode *c);
 	void (*score)(struct liar *l, const struct mr_lpu_cmd_score *c);
+	void (*read)(struct liar *l, const struct mr_lpu_cmd_kv_read *c);
 };
 
 /* What mr_lpu_open says to it. Its identity is the test's where it has a magic, else a sound one. */

@@ -114,6 +114,7 @@ static void reserved_must_be_zero(void **state)
 		{0, MR_LPU_PROGRAM, offsetof(struct mr_lpu_cmd_program, reserved), 64},
 		{1, MR_LPU_SLOT_SET, offsetof(struct mr_lpu_cmd_slot_set, reserved0), 64},
 		{1, MR_LPU_KV_WRITE, offsetof(struct mr_lpu_cmd_kv_write, reserved0), 64},
+		{1, MR_LPU_KV_READ, offsetof(struct mr_lpu_cmd_kv_read, reserved0), 64},
 		{1, MR_LPU_KV_FORK, offsetof(struct mr_lpu_cmd_kv_fork, reserved), 64},
 		{1, MR_LPU_KV_FREE, offsetof(struct mr_lpu_cmd_kv_free, reserved), 64},
 		{1, MR_LPU_DECODE, offsetof(struct mr_lpu_cmd_decode, reserved0), 64},
@@ -145,8 +146,8 @@ static void what_is_not_built_says_so(void **state)
 					 MR_LPU_ABORT,    MR_LPU_FIRMWARE,
 					 MR_LPU_RESET,    0,
 					 MR_LPU_DECODE,   0xffff};
-	static const uint16_t io[] = {MR_LPU_KV_READ, MR_LPU_EXEC, MR_LPU_IDENTIFY, 0, 0x8a, 0xffff,
-				      0x80,           0xff};
+	static const uint16_t io[] = {0x8b, MR_LPU_EXEC, MR_LPU_IDENTIFY, 0, 0x8a, 0xffff,
+				      0x80, 0xff};
 	struct raw_host h;
 
 	raw_open(&h, &tiny, 1);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * KV_FORK and SCORE of the simulated device against lpu_spec.h, by a host that is not the driver: refusals
+ * KV_FORK, KV_READ and SCORE of the simulated device against lpu_spec.h, by a host that is not the driver: refusals
  * by name, blocks counted, credit, cycles against the CLAIM, two queues at one slot.
  */
 #include <setjmp.h>
@@ -247,6 +247,52 @@ static void scores_are_checked(void **state)
 	raw_unload(&l);
 }
 
+static void reads_are_checked(void **state)
+{
+	struct raw_loaded l;
+
+	raw_load(&l, 2);
+	assert_int_equal(raw_slot_set(&l, 0, 5, 64), 0);
+	fill(&l, 0, 5, 20);
+	struct mr_lpu_cmd_kv_read good = {
+		.head = {MR_LPU_KV_READ, 0, 32},
+		.generation = 5,
+		.iova = RAW_IOVA + 65536,
+		.descs_iova = RAW_IOVA + 40960,
+		.count = 2,
+		.owner = 9,
+		.receiver = 11,
+	};
+#define READ(change, want) CHECK(good, change, want)
+	READ(c.generation = 4, MR_E_STALE);
+	READ(c.slot = 1, MR_E_STALE);
+	READ(c.slot = 100000, MR_E_RANGE);
+	READ(c.layer = 2, MR_E_RANGE);
+	READ(c.count = 0, MR_E_RANGE);
+	READ(c.count = 129, MR_E_RANGE);
+	READ(c.count = 5, MR_E_RANGE);
+	READ(c.block = 4, MR_E_RANGE);
+	READ(c.block = UINT32_MAX, MR_E_RANGE);
+	READ(c.iova += 4, MR_E_RANGE);
+	READ(c.iova = RAW_RO_IOVA, MR_E_DMA_FAULT); /* the device may only read there */
+	READ(c.reserved[0] = 1, MR_E_INVALID);
+	assert_int_equal(raw_counters(&l.h).kv_read_blocks, 0);
+	READ(c.descs_iova = RAW_RO_IOVA, MR_E_DMA_FAULT);
+	struct mr_lpu_cmd_kv_read three = good;
+	uint32_t result;
+	three.count = 3;
+	assert_int_equal(raw_do(&l.h, 1, &three, &result), MR_E_TRUNCATED);
+	assert_int_equal(result, 2);
+	assert_int_equal(raw_do(&l.h, 1, &good, &result), 0);
+	assert_int_equal(result, 2);
+	const struct mr_kv_desc *d = (const void *)(l.h.mem + 40960);
+	assert_int_equal(d[1].block, 1);
+	assert_int_equal(d[1].length, 4);
+	assert_int_equal(d[1].owner, 9);
+	assert_int_equal(d[1].generation, 11);
+	raw_unload(&l);
+}
+
 /* Evaluates the container's claim: the compiler's prediction, not the simulator's arithmetic. */
 static uint64_t claimed(const struct mr_prog_claim *claim, uint32_t position, uint32_t n)
 {
@@ -275,6 +321,8 @@ static void passes_wait_for_credit_and_cost_what_is_claimed(void **state)
 	uint64_t before_it = raw_counters(&l.h).cycles;
 	struct mr_lpu_cmd_score c = score_of(&l, 3, 44, 2, 111);
 	raw_post(&l.h, 1, &c);
+	struct mr_lpu_command fence = {.head = {MR_LPU_FENCE, 0, 77}};
+	raw_post(&l.h, 1, &fence);
 	while (got < 110) {
 		uint32_t before = got;
 		while (raw_record(&l, &r)) {
@@ -302,6 +350,10 @@ static void passes_wait_for_credit_and_cost_what_is_claimed(void **state)
 	struct mr_lpu_completion done = raw_complete(&l.h, 1, 1);
 	assert_int_equal(done.status, 0);
 	assert_int_equal(done.result, 110);
+	/* A FENCE completes after all before it, and not while that waits. */
+	done = raw_complete(&l.h, 1, 1);
+	assert_int_equal(done.request, 77);
+	assert_int_equal(done.status, 0);
 	struct mr_lpu_counters n = raw_counters(&l.h);
 	assert_true(n.credit_stalls > 0);
 	assert_int_equal(n.score_passes, 28 + 1);
@@ -373,6 +425,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(forks_are_checked),
 		cmocka_unit_test(scores_are_checked),
+		cmocka_unit_test(reads_are_checked),
 		cmocka_unit_test(passes_wait_for_credit_and_cost_what_is_claimed),
 		cmocka_unit_test(a_slot_in_use_is_busy_for_other_queues),
 	};

@@ -191,7 +191,7 @@ enum mr_lpu_opcode {
 	/* I/O queues */
 	MR_LPU_SLOT_SET = 0x81, /* opens a slot: sampling, owner, generation, KV reserved */
 	MR_LPU_KV_WRITE = 0x82, /* KV blocks from host memory into SRAM */
-	MR_LPU_KV_READ = 0x83,  /* optional */
+	MR_LPU_KV_READ = 0x83,  /* optional: KV blocks from SRAM into host memory */
 	MR_LPU_KV_FORK = 0x84,  /* optional: opens a slot over another's first positions */
 	MR_LPU_KV_FREE = 0x85,  /* closes a slot */
 	MR_LPU_DECODE = 0x86,   /* steps for a batch of slots */
@@ -349,6 +349,36 @@ struct mr_lpu_cmd_kv_write {
 };
 MR_LPU_SIZE(mr_lpu_cmd_kv_write, 64);
 MR_LPU_AT(mr_lpu_cmd_kv_write, descs_iova, 16);
+
+/*
+ * Writes @count blocks of @layer, from @block on, to host memory side by side, and a descriptor of each:
+ * with the IOVA where it lies, how many positions hold KV, CRC32C of the bytes as they were sent, @owner
+ * and @receiver as its generation. So another slot can take them by KV_WRITE. Positions that hold no KV
+ * are sent as zeros. result: blocks written, also where the command fails.
+ *   E_INVALID        a reserved field set
+ *   E_STALE          @slot is not open, or its generation is another
+ *   E_BUSY           a command of another queue uses the slot
+ *   E_RANGE          @slot, @layer, @count, a block that the slot has not reserved, @iova not aligned
+ *   E_TRUNCATED      a block without KV: those before it are written
+ *   E_DMA_FAULT      @iova or @descs_iova is not mapped for writing
+ */
+struct mr_lpu_cmd_kv_read {
+	struct mr_lpu_head head;
+	uint32_t slot;
+	uint32_t generation;
+	uint64_t iova;       /* 64-byte aligned */
+	uint64_t descs_iova; /* struct mr_kv_desc[count], each written after its block */
+	uint32_t layer;
+	uint32_t block;    /* the first one's index in the sequence */
+	uint32_t count;    /* 1 to MR_KV_DESCS_MAX */
+	uint32_t owner;    /* for the descriptors: the receiving slot's */
+	uint32_t receiver; /* its generation */
+	uint32_t reserved0;
+	uint64_t reserved[1];
+};
+MR_LPU_SIZE(mr_lpu_cmd_kv_read, 64);
+MR_LPU_AT(mr_lpu_cmd_kv_read, descs_iova, 24);
+MR_LPU_AT(mr_lpu_cmd_kv_read, owner, 44);
 
 /*
  * Opens slot @slot with @generation, as SLOT_SET does, over the first @positions positions of slot
@@ -523,7 +553,8 @@ struct mr_lpu_counters {
 	uint64_t fork_copies;      /* blocks that they copied */
 	uint64_t score_passes;     /* passes of SCOREs carried out */
 	uint64_t score_records;    /* of records: those of SCOREs */
-	uint64_t reserved[9];
+	uint64_t kv_read_blocks;   /* that KV_READs wrote to host memory */
+	uint64_t reserved[8];
 };
 MR_LPU_SIZE(mr_lpu_counters, 256);
 MR_LPU_AT(mr_lpu_counters, kv_blocks, 128);
