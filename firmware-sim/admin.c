@@ -31,12 +31,14 @@ static int identify(struct sim *sim, const struct mr_lpu_command *cmd, uint32_t 
 		.chip_bytes = sim->chip_bytes,
 		.sram_bytes = sim->chip.sram_bytes,
 		.cycle_ps = sim->chip.cycle_ps,
+		.score_max = SIM_SCORE_MAX,
 		.opcodes_admin = 1ull << MR_LPU_IDENTIFY | 1ull << MR_LPU_QUEUE_CREATE |
 				 1ull << MR_LPU_QUEUE_DELETE | 1ull << MR_LPU_GET_LOG |
 				 1ull << MR_LPU_PROGRAM,
 		.opcodes_io = 1ull << (MR_LPU_SLOT_SET & 63) | 1ull << (MR_LPU_KV_WRITE & 63) |
+			      1ull << (MR_LPU_KV_READ & 63) | 1ull << (MR_LPU_KV_FORK & 63) |
 			      1ull << (MR_LPU_KV_FREE & 63) | 1ull << (MR_LPU_DECODE & 63) |
-			      1ull << (MR_LPU_FENCE & 63),
+			      1ull << (MR_LPU_SCORE & 63) | 1ull << (MR_LPU_FENCE & 63),
 	};
 
 	if (c.reserved0 || !mr_sim_zero(c.reserved, sizeof(c.reserved)))
@@ -64,6 +66,7 @@ static int get_log(struct sim *sim, const struct mr_lpu_command *cmd, uint32_t *
 	counters.dma_write_bytes = sim->dma.write_bytes;
 	counters.kv_blocks = sim->kv.blocks;
 	counters.kv_blocks_used = sim->kv.blocks - sim->kv.free_count;
+	counters.kv_blocks_shared = sim->kv.shared;
 	switch (c.log) {
 	case MR_LPU_LOG_COUNTERS:
 		log = &counters;
@@ -105,8 +108,12 @@ static int queue_create(struct sim *sim, const struct mr_lpu_command *cmd)
 		return MR_E_EXISTS;
 	memset(q, 0, sizeof(*q));
 	int status = mr_sim_decode_create(&q->decode);
-	if (status)
+	if (!status)
+		status = mr_sim_score_create(&q->score);
+	if (status) {
+		mr_sim_queue_stop(sim, q);
 		return status;
+	}
 	struct sim_doorbells *db = &sim->regs.db[c.queue];
 	__atomic_store_n(&db->sq_tail, 0, __ATOMIC_SEQ_CST);
 	__atomic_store_n(&db->cq_head, 0, __ATOMIC_SEQ_CST);
@@ -176,6 +183,20 @@ static int kv_write(struct sim *sim, struct sim_queue *q, const struct mr_lpu_co
 	return mr_sim_kv_write(sim, q, &c, result);
 }
 
+static int kv_read(struct sim *sim, const struct mr_lpu_command *cmd, uint32_t *result)
+{
+	AS(mr_lpu_cmd_kv_read, cmd);
+
+	return mr_sim_kv_read(sim, &c, result);
+}
+
+static int kv_fork(struct sim *sim, const struct mr_lpu_command *cmd)
+{
+	AS(mr_lpu_cmd_kv_fork, cmd);
+
+	return mr_sim_kv_fork(sim, &c);
+}
+
 static int kv_free(struct sim *sim, const struct mr_lpu_command *cmd)
 {
 	AS(mr_lpu_cmd_kv_free, cmd);
@@ -190,6 +211,13 @@ static int decode(struct sim *sim, struct sim_queue *q, const struct mr_lpu_comm
 	return mr_sim_decode_begin(sim, q, &c);
 }
 
+static int score(struct sim *sim, struct sim_queue *q, const struct mr_lpu_command *cmd)
+{
+	AS(mr_lpu_cmd_score, cmd);
+
+	return mr_sim_score_begin(sim, q, &c);
+}
+
 int mr_sim_io_command(struct sim *sim, struct sim_queue *q, const struct mr_lpu_command *cmd,
 		      uint32_t *result)
 {
@@ -198,10 +226,16 @@ int mr_sim_io_command(struct sim *sim, struct sim_queue *q, const struct mr_lpu_
 		return slot_set(sim, cmd);
 	case MR_LPU_KV_WRITE:
 		return kv_write(sim, q, cmd, result);
+	case MR_LPU_KV_READ:
+		return kv_read(sim, cmd, result);
+	case MR_LPU_KV_FORK:
+		return kv_fork(sim, cmd);
 	case MR_LPU_KV_FREE:
 		return kv_free(sim, cmd);
 	case MR_LPU_DECODE:
 		return decode(sim, q, cmd);
+	case MR_LPU_SCORE:
+		return score(sim, q, cmd);
 	case MR_LPU_FENCE:
 		return mr_sim_zero(cmd->word, sizeof(cmd->word)) ? 0 : MR_E_INVALID;
 	default:

@@ -55,15 +55,12 @@ static int check_entry(struct sim *sim, struct sim_queue *q, const struct mr_lpu
 	struct sim_slot *s = mr_sim_slot_get(sim, e->slot, e->generation, &status);
 	if (!s)
 		return status;
-	if (s->user)
-		return s->user == q->index + 1 ? MR_E_INVALID : MR_E_BUSY;
 	if (e->token >= vocab || (e->forced_count && e->forced_count != cmd->steps - 1) ||
 	    (e->logits_iova && (e->logits_iova % 4 || cmd->logits_stride < 4ull * vocab)))
 		return MR_E_RANGE;
-	if (e->position >= s->positions || cmd->steps > s->positions - e->position)
-		return MR_E_CONTEXT_FULL;
-	if (mr_sim_slot_missing(&sim->kv, s, e->position))
-		return MR_E_TRUNCATED;
+	status = mr_sim_slot_writable(&sim->kv, s, q, e->position, cmd->steps);
+	if (status)
+		return status;
 	status = e->forced_count ? mr_sim_dma_read(&sim->dma, e->forced_iova, forced,
 						   e->forced_count * sizeof(*forced))
 				 : 0;

@@ -17,6 +17,7 @@
 #include "firmware-sim/kv.h"
 #include "firmware-sim/program.h"
 #include "firmware-sim/regs.h"
+#include "firmware-sim/score.h"
 #include "firmware-sim/sram.h"
 #include "userlib/spec/chip.h"
 
@@ -24,6 +25,7 @@
 #define SIM_RING_MAX    16384u
 #define SIM_BATCH_MAX   256u
 #define SIM_STEPS_MAX   256u
+#define SIM_SCORE_MAX   4096u
 #define SIM_CONTEXT_MAX 131072u
 #define SIM_VECTORS     (SIM_IO_QUEUES + 1)
 
@@ -41,8 +43,9 @@ struct sim_queue {
 	uint32_t sq_head, sq_tail;
 	uint32_t cq_head, cq_tail;
 	uint32_t record_head, record_tail;
-	uint32_t bad_seen[3]; /* last senseless doorbell values, so that each counts once */
-	struct sim_decode decode;
+	uint32_t bad_seen[3];     /* last senseless doorbell values, so that each counts once */
+	struct sim_decode decode; /* one of the two is active, or none */
+	struct sim_score score;
 };
 
 struct sim {

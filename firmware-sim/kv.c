@@ -24,7 +24,9 @@ int mr_sim_kv_create(struct sim *sim)
 	kv->layer_bytes = 2ull * r->kv_heads * MR_KV_BLOCK_TOKENS * r->head_dim * 2;
 	kv->slot = calloc(kv->slots, sizeof(*kv->slot));
 	kv->free_ids = calloc(kv->blocks, sizeof(*kv->free_ids));
-	if (!kv->slot || !kv->free_ids)
+	kv->refs = calloc(kv->blocks, sizeof(*kv->refs));
+	kv->piece = malloc(kv->layer_bytes);
+	if (!kv->slot || !kv->free_ids || !kv->refs || !kv->piece)
 		return MR_E_NO_MEMORY;
 	for (uint32_t i = 0; i < kv->blocks; i++)
 		kv->free_ids[i] = kv->blocks - 1 - i;
@@ -51,13 +53,19 @@ void mr_sim_kv_destroy(struct sim_kv *kv)
 	}
 	free(kv->slot);
 	free(kv->free_ids);
+	free(kv->refs);
+	free(kv->piece);
 	memset(kv, 0, sizeof(*kv));
 }
 
 static void close_slot(struct sim_kv *kv, struct sim_slot *s)
 {
-	for (uint32_t b = 0; b < s->blocks; b++)
-		kv->free_ids[kv->free_count++] = s->block[b];
+	for (uint32_t b = 0; b < s->blocks; b++) {
+		uint32_t left = --kv->refs[s->block[b]];
+		kv->shared -= left == 1;
+		if (!left)
+			kv->free_ids[kv->free_count++] = s->block[b];
+	}
 	s->open = 0;
 	s->blocks = 0;
 	s->user = 0;
@@ -120,73 +128,166 @@ void mr_sim_slot_fed(struct sim_slot *s, uint32_t token)
 	s->history[s->history_count++] = token;
 }
 
-static int reserve(struct sim *sim, struct sim_slot *s, uint32_t positions)
+int mr_sim_slot_writable(const struct sim_kv *kv, const struct sim_slot *s,
+			 const struct sim_queue *q, uint32_t position, uint32_t count)
+{
+	if (s->user)
+		return s->user == q->index + 1 ? MR_E_INVALID : MR_E_BUSY;
+	if (position >= s->positions || count > s->positions - position)
+		return MR_E_CONTEXT_FULL;
+	if (mr_sim_slot_missing(kv, s, position))
+		return MR_E_TRUNCATED;
+	return kv->refs[s->block[position / MR_KV_BLOCK_TOKENS]] > 1 ? MR_E_BUSY : 0;
+}
+
+static void hold(struct sim *sim, struct sim_slot *s, uint32_t b, uint32_t id)
 {
 	struct sim_kv *kv = &sim->kv;
-	uint32_t blocks = (positions + MR_KV_BLOCK_TOKENS - 1) / MR_KV_BLOCK_TOKENS;
 
-	if (blocks > kv->free_count)
-		return MR_E_KV_EXHAUSTED;
-	for (uint32_t b = 0; b < blocks; b++) {
-		uint32_t id = s->block[b] = kv->free_ids[--kv->free_count];
-		for (uint32_t c = 0; c < kv->chips; c++) {
-			const struct mr_ref_chip *part = &sim->program.c.chips[c];
-			s->kv[(size_t)c * kv->blocks_max + b] = sim_sram_at(
-				&sim->sram, c, part->kv_address + id * part->kv_block_bytes);
-		}
+	s->block[b] = id;
+	kv->shared += ++kv->refs[id] == 2;
+	for (uint32_t c = 0; c < kv->chips; c++) {
+		const struct mr_ref_chip *part = &sim->program.c.chips[c];
+		s->kv[(size_t)c * kv->blocks_max + b] =
+			sim_sram_at(&sim->sram, c, part->kv_address + id * part->kv_block_bytes);
 	}
+}
+
+/* What SLOT_SET and KV_FORK are given for the slot that they open. */
+struct opening {
+	struct mr_lpu_slot_param param;
+	uint32_t history[MR_LPU_HISTORY_MAX];
+};
+
+static int read_opening(struct sim *sim, uint64_t iova, uint32_t bytes, struct opening *o)
+{
+	struct mr_lpu_slot_param *p = &o->param;
+	uint32_t vocab = sim->program.c.ref->vocab;
+	int status;
+
+	if (bytes != sizeof(*p))
+		return MR_E_RANGE;
+	status = mr_sim_dma_read(&sim->dma, iova, p, sizeof(*p));
+	if (status)
+		return status;
+	if (p->reserved0 || !mr_sim_zero(p->reserved, sizeof(p->reserved)) ||
+	    (!p->history_count && p->history_iova))
+		return MR_E_INVALID;
+	if (!p->positions || p->history_count > MR_LPU_HISTORY_MAX ||
+	    mr_sampling_check(&p->sampling, vocab))
+		return MR_E_RANGE;
+	if (p->positions > sim->program.c.header->context)
+		return MR_E_CONTEXT_FULL;
+	status = p->history_count ? mr_sim_dma_read(&sim->dma, p->history_iova, o->history,
+						    p->history_count * sizeof(o->history[0]))
+				  : 0;
+	for (uint32_t i = 0; !status && i < p->history_count; i++)
+		status = o->history[i] < vocab ? 0 : MR_E_RANGE;
+	return status;
+}
+
+/* Opens @s, which is free, over the first @shared blocks of @from (NULL where there are none). */
+static int open_slot(struct sim *sim, struct sim_slot *s, uint32_t generation,
+		     const struct opening *o, const struct sim_slot *from, uint32_t shared)
+{
+	struct sim_kv *kv = &sim->kv;
+	uint32_t blocks = (o->param.positions + MR_KV_BLOCK_TOKENS - 1) / MR_KV_BLOCK_TOKENS;
+
+	if (blocks - shared > kv->free_count)
+		return MR_E_KV_EXHAUSTED;
+	for (uint32_t b = 0; b < blocks; b++)
+		hold(sim, s, b, b < shared ? from->block[b] : kv->free_ids[--kv->free_count]);
 	s->blocks = blocks;
+	s->open = 1;
+	s->generation = generation;
+	s->owner = o->param.owner;
+	s->positions = o->param.positions;
+	s->kv_end = 0;
+	s->sampling = o->param.sampling;
+	s->history_count = o->param.history_count;
+	memcpy(s->history, o->history, o->param.history_count * sizeof(o->history[0]));
+	memset(s->length, 0, (size_t)kv->layers * kv->blocks_max);
+	memset(s->filled, 0, kv->layers * sizeof(*s->filled));
+	kv->open++;
 	return 0;
 }
 
 int mr_sim_slot_set(struct sim *sim, const struct mr_lpu_cmd_slot_set *cmd)
 {
-	struct sim_kv *kv = &sim->kv;
-	struct mr_lpu_slot_param p;
-	uint32_t history[MR_LPU_HISTORY_MAX];
-	int status;
+	struct opening o;
 
 	if (cmd->reserved0 || !mr_sim_zero(cmd->reserved, sizeof(cmd->reserved)))
 		return MR_E_INVALID;
 	if (sim->program.state != SIM_PROGRAM_ACTIVE)
 		return MR_E_NOT_ACTIVE;
-	if (cmd->slot >= kv->slots || cmd->param_bytes != sizeof(p))
+	if (cmd->slot >= sim->kv.slots)
+		return MR_E_RANGE;
+	if (sim->kv.slot[cmd->slot].open)
+		return MR_E_EXISTS;
+	int status = read_opening(sim, cmd->param_iova, cmd->param_bytes, &o);
+	if (status)
+		return status;
+	return open_slot(sim, &sim->kv.slot[cmd->slot], cmd->generation, &o, NULL, 0);
+}
+
+/* Block @b of @from to the same place of @s, all layers, on every chip. */
+static void copy_block(struct sim *sim, struct sim_slot *s, const struct sim_slot *from, uint32_t b)
+{
+	for (uint32_t c = 0; c < sim->kv.chips; c++) {
+		size_t at = (size_t)c * sim->kv.blocks_max + b;
+		memcpy(s->kv[at], from->kv[at], sim->program.c.chips[c].kv_block_bytes);
+	}
+	sim->counters.fork_copies++;
+}
+
+int mr_sim_kv_fork(struct sim *sim, const struct mr_lpu_cmd_kv_fork *cmd)
+{
+	struct sim_kv *kv = &sim->kv;
+	uint32_t whole = cmd->positions / MR_KV_BLOCK_TOKENS;
+	struct opening o;
+	int status;
+
+	if (!mr_sim_zero(cmd->reserved, sizeof(cmd->reserved)))
+		return MR_E_INVALID;
+	struct sim_slot *from = mr_sim_slot_get(sim, cmd->from, cmd->from_generation, &status);
+	if (!from)
+		return status;
+	if (from->user)
+		return MR_E_BUSY;
+	if (cmd->slot >= kv->slots)
 		return MR_E_RANGE;
 	struct sim_slot *s = &kv->slot[cmd->slot];
 	if (s->open)
 		return MR_E_EXISTS;
-	status = mr_sim_dma_read(&sim->dma, cmd->param_iova, &p, sizeof(p));
+	status = read_opening(sim, cmd->param_iova, cmd->param_bytes, &o);
 	if (status)
 		return status;
-	if (p.reserved0 || !mr_sim_zero(p.reserved, sizeof(p.reserved)) ||
-	    (!p.history_count && p.history_iova))
-		return MR_E_INVALID;
-	if (!p.positions || p.history_count > MR_LPU_HISTORY_MAX ||
-	    mr_sampling_check(&p.sampling, sim->program.c.ref->vocab))
-		return MR_E_RANGE;
-	if (p.positions > sim->program.c.header->context)
+	if (cmd->positions > o.param.positions)
 		return MR_E_CONTEXT_FULL;
-	status = p.history_count ? mr_sim_dma_read(&sim->dma, p.history_iova, history,
-						   p.history_count * sizeof(history[0]))
-				 : 0;
-	for (uint32_t i = 0; !status && i < p.history_count; i++)
-		status = history[i] < sim->program.c.ref->vocab ? 0 : MR_E_RANGE;
-	if (!status)
-		status = reserve(sim, s, p.positions);
+	if (mr_sim_slot_missing(kv, from, cmd->positions))
+		return MR_E_TRUNCATED;
+	status = open_slot(sim, s, cmd->generation, &o, from, whole);
 	if (status)
 		return status;
-	s->open = 1;
-	s->generation = cmd->generation;
-	s->owner = p.owner;
-	s->positions = p.positions;
-	s->kv_end = 0;
-	s->sampling = p.sampling;
-	s->history_count = p.history_count;
-	memcpy(s->history, history, p.history_count * sizeof(history[0]));
-	memset(s->length, 0, (size_t)kv->layers * kv->blocks_max);
-	memset(s->filled, 0, kv->layers * sizeof(*s->filled));
-	kv->open++;
+	if (cmd->positions % MR_KV_BLOCK_TOKENS)
+		copy_block(sim, s, from, whole);
+	for (uint32_t l = 0; l < kv->layers; l++)
+		memset(s->length + (size_t)l * kv->blocks_max, MR_KV_BLOCK_TOKENS, whole);
+	mr_sim_slot_set_filled(kv, s, cmd->positions);
+	sim->counters.forks++;
 	return 0;
+}
+
+/* Where @layer of block @b of @s lies. */
+static uint8_t *layer_at(struct sim *sim, const struct sim_slot *s, uint32_t layer, uint32_t b)
+{
+	const struct mr_ref_chip *part = sim->program.c.chips;
+	uint32_t chip = 0;
+
+	while (layer - part[chip].first_layer >= part[chip].layers)
+		chip++; /* ends: the verifier saw every layer on a chip */
+	return s->kv[(size_t)chip * sim->kv.blocks_max + b] +
+	       (layer - part[chip].first_layer) * sim->kv.layer_bytes;
 }
 
 static int take_block(struct sim *sim, struct sim_slot *s, const struct mr_kv_desc *d)
@@ -200,16 +301,13 @@ static int take_block(struct sim *sim, struct sim_slot *s, const struct mr_kv_de
 	if (d->layer >= kv->layers || d->block >= s->blocks || !d->length ||
 	    d->length > MR_KV_BLOCK_TOKENS)
 		return MR_E_RANGE;
+	if (kv->refs[s->block[d->block]] > 1)
+		return MR_E_BUSY;
 	uint8_t *length = s->length + (size_t)d->layer * kv->blocks_max;
 	if (d->length < length[d->block])
 		return MR_E_TRUNCATED;
 
-	uint32_t chip = 0;
-	const struct mr_ref_chip *part = sim->program.c.chips;
-	while (d->layer - part[chip].first_layer >= part[chip].layers)
-		chip++; /* ends: the verifier saw every layer on a chip */
-	uint8_t *to = s->kv[(size_t)chip * kv->blocks_max + d->block] +
-		      (d->layer - part[chip].first_layer) * kv->layer_bytes;
+	uint8_t *to = layer_at(sim, s, d->layer, d->block);
 	int status = mr_sim_dma_read(&sim->dma, d->iova, to, kv->layer_bytes);
 	if (status)
 		return status;
@@ -254,6 +352,57 @@ int mr_sim_kv_write(struct sim *sim, struct sim_queue *q, const struct mr_lpu_cm
 	}
 	if (status == MR_E_STALE || status == MR_E_TRUNCATED || status == MR_E_CHECKSUM)
 		sim->counters.bad_kv++;
+	return status;
+}
+
+/* Block @b of @layer of @s into kv.piece, with zeros where @length positions end. */
+static void cut_block(struct sim *sim, const struct sim_slot *s, uint32_t layer, uint32_t b,
+		      uint32_t length)
+{
+	const struct mr_ref_header *r = sim->program.c.ref;
+	size_t row = r->head_dim * sizeof(uint16_t);
+
+	memcpy(sim->kv.piece, layer_at(sim, s, layer, b), sim->kv.layer_bytes);
+	for (uint32_t head = 0; head < 2 * r->kv_heads; head++)
+		memset(sim->kv.piece + (head * MR_KV_BLOCK_TOKENS + length) * row, 0,
+		       (MR_KV_BLOCK_TOKENS - length) * row);
+}
+
+int mr_sim_kv_read(struct sim *sim, const struct mr_lpu_cmd_kv_read *cmd, uint32_t *result)
+{
+	struct sim_kv *kv = &sim->kv;
+	int status;
+
+	if (cmd->reserved0 || !mr_sim_zero(cmd->reserved, sizeof(cmd->reserved)))
+		return MR_E_INVALID;
+	struct sim_slot *s = mr_sim_slot_get(sim, cmd->slot, cmd->generation, &status);
+	if (!s)
+		return status;
+	if (s->user)
+		return MR_E_BUSY;
+	if (cmd->layer >= kv->layers || !cmd->count || cmd->count > MR_KV_DESCS_MAX ||
+	    cmd->block >= s->blocks || cmd->count > s->blocks - cmd->block || cmd->iova % 64)
+		return MR_E_RANGE;
+	for (uint32_t i = 0; i < cmd->count && !status; i++) {
+		struct mr_kv_desc d = {
+			.iova = cmd->iova + i * kv->layer_bytes,
+			.block = cmd->block + i,
+			.layer = (uint16_t)cmd->layer,
+			.length = s->length[(size_t)cmd->layer * kv->blocks_max + cmd->block + i],
+			.owner = cmd->owner,
+			.generation = cmd->receiver,
+		};
+		if (!d.length)
+			return MR_E_TRUNCATED;
+		cut_block(sim, s, cmd->layer, d.block, d.length);
+		d.crc32c = mr_crc32c(0, kv->piece, kv->layer_bytes);
+		status = mr_sim_dma_write(&sim->dma, d.iova, kv->piece, kv->layer_bytes);
+		if (!status)
+			status = mr_sim_dma_write(&sim->dma, cmd->descs_iova + i * sizeof(d), &d,
+						  sizeof(d));
+		*result += !status;
+		sim->counters.kv_read_blocks += !status;
+	}
 	return status;
 }
 

@@ -90,6 +90,8 @@ int mr_sim_queue_ready(struct sim *sim, struct sim_queue *q)
 		return 0;
 	if (q->decode.active)
 		return mr_sim_decode_ready(sim, q);
+	if (q->score.active)
+		return mr_sim_score_ready(sim, q);
 	return q->sq_tail != q->sq_head;
 }
 
@@ -154,9 +156,11 @@ int mr_sim_queue_run(struct sim *sim, struct sim_queue *q)
 	uint32_t result = 0;
 	int status;
 
-	if (q->decode.active) {
-		uint32_t request = q->decode.request;
-		status = mr_sim_decode_step(sim, q, &result);
+	if (q->decode.active || q->score.active) {
+		int decodes = q->decode.active != 0;
+		uint32_t request = decodes ? q->decode.request : q->score.request;
+		status = decodes ? mr_sim_decode_step(sim, q, &result)
+				 : mr_sim_score_pass(sim, q, &result);
 		if (status != SIM_RUNNING)
 			complete(sim, q, request, status, result);
 		return 1;
@@ -183,5 +187,6 @@ int mr_sim_queue_run(struct sim *sim, struct sim_queue *q)
 void mr_sim_queue_stop(struct sim *sim, struct sim_queue *q)
 {
 	mr_sim_decode_stop(&q->decode);
+	mr_sim_score_stop(&q->score);
 	q->live = 0;
 }

@@ -13,6 +13,10 @@
  * another chip, and where the token goes back to the first: ceil(hop_ps / cycle_ps) a step and
  * ceil(time of the slot's bytes on the link / cycle_ps) a slot, bytes being 4 * width, back 4. Last,
  * ceil(vocab / vector_lanes) + sample_cycles + record_cycles a slot.
+ *
+ * A pass of SCORE over n tokens of one slot costs what a step of n slots costs, token i attending to the KV
+ * blocks up to its own position: weights are installed once, and looking a probability up costs what
+ * choosing a token does.
  */
 #ifndef MR_DRIVER_COMPILE_COST_H
 #define MR_DRIVER_COMPILE_COST_H

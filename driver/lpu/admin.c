@@ -120,27 +120,44 @@ int mr_lpu_read_identity(struct lpu *lpu)
 	    !id->queues_max || id->ring_entries_max < 2 ||
 	    id->ring_entries_max > MR_LPU_RING_ENTRIES_MAX || !id->batch_max || !id->steps_max ||
 	    !id->context_max || !id->cycle_ps || !id->chip_bytes ||
-	    id->chip_bytes > MR_CHIP_BYTES_MAX || !text_ends(id->product, sizeof(id->product)))
+	    id->chip_bytes > MR_CHIP_BYTES_MAX ||
+	    (id->opcodes_io & 1ull << (MR_LPU_SCORE & 63) && id->score_max < 2) ||
+	    !text_ends(id->product, sizeof(id->product)))
 		return MR_E_PROTOCOL;
 	return 0;
 }
 
-int mr_lpu_read_chip(struct lpu *lpu)
+int mr_lpu_log(struct mr_device *dev, uint32_t log, void *out, uint32_t bytes)
 {
+	struct lpu *lpu = lpu_of(dev);
 	struct mr_lpu_cmd_get_log cmd = {
 		.head.opcode = MR_LPU_GET_LOG,
 		.iova = lpu->readback->iova,
-		.bytes = lpu->id.chip_bytes,
-		.log = MR_LPU_LOG_CHIP,
+		.bytes = bytes < lpu->readback->bytes ? bytes : (uint32_t)lpu->readback->bytes,
+		.log = log,
 	};
-	uint32_t bytes;
-	int status = mr_lpu_admin(lpu, &cmd, &bytes);
+	uint32_t got;
+	int status = mr_lpu_admin(lpu, &cmd, &got);
 
 	if (status)
 		return status;
-	if (bytes != lpu->id.chip_bytes)
+	if (got > cmd.bytes)
 		return MR_E_PROTOCOL;
-	status = mr_chip_parse(lpu->readback->base, bytes, &lpu->chip, NULL, 0);
+	memcpy(out, lpu->readback->base, got);
+	return (int)got;
+}
+
+int mr_lpu_read_chip(struct lpu *lpu)
+{
+	uint32_t bytes = lpu->id.chip_bytes;
+	char *text = malloc(bytes);
+	int status = text ? mr_lpu_log(&lpu->dev, MR_LPU_LOG_CHIP, text, bytes) : MR_E_NO_MEMORY;
+
+	if (status >= 0 && (uint32_t)status != bytes)
+		status = MR_E_PROTOCOL;
+	if (status >= 0)
+		status = mr_chip_parse(text, bytes, &lpu->chip, NULL, 0);
+	free(text);
 	if (!status && memcmp(lpu->chip.hash, lpu->id.chip_hash, sizeof(lpu->chip.hash)))
 		status = MR_E_CHECKSUM;
 	return status;

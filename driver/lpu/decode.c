@@ -20,14 +20,14 @@ static int check(const struct lpu *lpu, const struct mr_decode_entry *entries, u
 		int status = mr_lpu_slot_check(lpu, e->slot);
 		if (status)
 			return status;
-		const struct slot *s = &lpu->slots[e->slot.index];
 		if (e->flags & ~MR_DECODE_LOGITS)
 			return MR_E_NOT_SUPPORTED;
 		if (e->token >= caps->vocab ||
 		    (e->forced_count && (!e->forced || e->forced_count != steps - 1)))
 			return MR_E_RANGE;
-		if (e->position >= s->positions || steps > s->positions - e->position)
-			return MR_E_CONTEXT_FULL;
+		status = mr_lpu_slot_writable(lpu, e->slot.index, e->position, steps);
+		if (status)
+			return status;
 		*forced += e->forced_count;
 		*rows += e->flags & MR_DECODE_LOGITS ? steps : 0;
 	}
@@ -85,6 +85,8 @@ int mr_lpu_decode(struct mr_device *dev, const struct mr_decode_entry *entries, 
 			.generation = e->slot.generation,
 			.position = e->position + 1,
 		};
+		lpu->slots[e->slot.index].end = e->position + steps;
+		lpu->slots[e->slot.index].writer = lpu->sq_tail;
 		out[i].slot = e->slot.index;
 		out[i].generation = e->slot.generation;
 		out[i].position = e->position;

@@ -14,13 +14,21 @@
 #include "driver/lpu/fifo.h"
 #include "driver/lpu/lpu.h"
 #include "driver/mem/arena.h"
+#include "driver/mem/blocks.h"
 #include "userlib/spec/chip.h"
 
 #define ADMIN_ENTRIES 16u
 #define IO_QUEUE      1u /* the one that this driver makes */
 #define IO_VECTOR     1u
 
-enum pending_kind { PENDING_QUIET, PENDING_IMPORT, PENDING_DECODE }; /* QUIET makes no event */
+enum pending_kind {
+	PENDING_CLOSE, /* these two make no event */
+	PENDING_OPEN,
+	PENDING_IMPORT,
+	PENDING_READ,
+	PENDING_DECODE,
+	PENDING_SCORE,
+};
 
 /* A command that the device has not completed, by its place in the submission ring. */
 struct pending {
@@ -34,9 +42,14 @@ struct pending {
 	uint64_t entries_end;
 	uint32_t entry_first; /* in lpu->entries */
 	uint32_t entry_count;
-	uint32_t slot, generation; /* of an import */
+	uint32_t slot, generation; /* of all but a DECODE */
 	/* DECODE: which record must come next */
 	uint32_t steps, step, cursor;
+	/* SCORE: its tokens but the first, in command memory, and the position of the next */
+	const uint32_t *given;
+	uint32_t given_count, position;
+	/* READ: what its descriptors must say */
+	uint32_t layer, block, count, owner, receiver;
 	uint32_t records; /* taken */
 	uint64_t cycles;  /* of the latest record */
 };
@@ -54,7 +67,12 @@ struct slot {
 	uint32_t open;
 	uint32_t generation;
 	uint32_t positions;
-	uint32_t blocks;
+	uint32_t blocks; /* of block[] */
+	uint32_t
+		end; /* positions that hold KV once all that is posted has run; no less than that */
+	uint32_t writer; /* request of the latest command that writes its KV */
+	int32_t status;  /* why the device refused to open it, 0 = it did not */
+	uint32_t *block; /* [blocks_max] in lpu.kv */
 };
 
 struct lpu {
@@ -66,7 +84,7 @@ struct lpu {
 	struct mr_lpu_identify id;
 	struct mr_chip chip;
 
-	const struct mr_region *commands, *records, *readback, *logits, *staging;
+	const struct mr_region *commands, *records, *readback, *logits, *staging, *kv_read;
 
 	/* admin queue: set-up only */
 	struct mr_lpu_command *admin_sq;
@@ -93,13 +111,15 @@ struct lpu {
 
 	/* the program */
 	int loaded;
-	uint32_t kv_blocks, kv_free;
+	struct mr_blocks kv; /* the driver's copy of the device's account */
+	uint32_t *tables;    /* of all slots' block[] */
 	uint64_t kv_layer_bytes;
 	uint32_t layers, vocab;
 	struct slot *slots; /* [caps.slots] */
 	uint32_t slots_open, next_slot;
 
-	int lost; /* the status that poll gives from now on, 0 = the device is there */
+	int reading; /* a KV_READ is under way */
+	int lost;    /* the status that poll gives from now on, 0 = the device is there */
 	/* what a reset ended and poll has not yet told: [ended_next, ended_count) */
 	struct pending *ended; /* [entries] */
 	uint32_t ended_next, ended_count;
@@ -142,17 +162,32 @@ int mr_lpu_load(struct mr_device *dev, const struct mr_model *model,
 		void (*progress)(void *arg, unsigned percent), void *arg);
 
 /* slots.c */
+/* Room for the account of a program's KV blocks: 0 or MR_E_NO_MEMORY. */
+int mr_lpu_slots_create(struct lpu *lpu, uint32_t kv_blocks);
+void mr_lpu_slots_destroy(struct lpu *lpu);
+/* All are closed, all blocks free. */
+void mr_lpu_slots_forget(struct lpu *lpu);
 int mr_lpu_slot_open(struct mr_device *dev, const struct mr_slot_config *config,
 		     struct mr_slot *slot);
 int mr_lpu_slot_close(struct mr_device *dev, struct mr_slot slot);
 int mr_lpu_kv_import(struct mr_device *dev, struct mr_slot slot, const struct mr_kv_desc *descs,
 		     uint32_t count, uint64_t tag);
-/* 0, MR_E_NOT_ACTIVE or MR_E_STALE. */
+/* Room for KV_READ, once kv_layer_bytes is known: 0 or what the arena said. */
+int mr_lpu_read_room(struct lpu *lpu);
+/* The KV_READ @p has ended well: 0, or MR_E_PROTOCOL where its descriptors are not what was asked for. */
+int mr_lpu_read_check(const struct lpu *lpu, const struct pending *p);
+int mr_lpu_kv_fork(struct mr_device *dev, struct mr_slot from, uint32_t positions,
+		   const struct mr_slot_config *config, struct mr_slot *slot);
+/* 0, MR_E_NOT_ACTIVE, MR_E_STALE, or why the device refused to open it. */
 int mr_lpu_slot_check(const struct lpu *lpu, struct mr_slot slot);
+/* May @count tokens be fed at @position? 0, MR_E_CONTEXT_FULL, or MR_E_BUSY for a shared block. */
+int mr_lpu_slot_writable(const struct lpu *lpu, uint32_t slot, uint32_t position, uint32_t count);
 
 /* decode.c */
 int mr_lpu_decode(struct mr_device *dev, const struct mr_decode_entry *entries, uint32_t count,
 		  uint32_t steps, uint64_t tag);
+int mr_lpu_score(struct mr_device *dev, struct mr_slot slot, const uint32_t *tokens, uint32_t count,
+		 uint32_t position, uint64_t tag);
 
 /* poll.c */
 int mr_lpu_poll(struct mr_device *dev, struct mr_event *events, uint32_t max);

@@ -34,10 +34,7 @@ static int lpu_reset(struct mr_device *dev)
 	for (uint32_t i = lpu->cq_head; i != lpu->sq_tail; i++)
 		lpu->ended[lpu->ended_count++] = lpu->pending[i % lpu->entries];
 	lpu->cq_head = lpu->sq_tail;
-	for (uint32_t i = 0; i < dev->caps.slots; i++)
-		lpu->slots[i].open = 0;
-	lpu->slots_open = 0;
-	lpu->kv_free = lpu->kv_blocks;
+	mr_lpu_slots_forget(lpu);
 	status = mr_lpu_enable(lpu);
 	if (!status)
 		status = mr_lpu_queue_create(lpu);
@@ -50,8 +47,8 @@ static int lpu_telemetry(struct mr_device *dev, struct mr_telemetry *out)
 	struct lpu *lpu = lpu_of(dev);
 
 	*out = lpu->seen;
-	out->kv_blocks = lpu->kv_blocks;
-	out->kv_blocks_used = lpu->kv_blocks - lpu->kv_free;
+	out->kv_blocks = lpu->kv.count;
+	out->kv_blocks_used = lpu->kv.count - mr_blocks_free(&lpu->kv);
 	return 0;
 }
 
@@ -60,6 +57,7 @@ static void destroy(struct lpu *lpu)
 	free(lpu->pending);
 	free(lpu->decodes);
 	free(lpu->ended);
+	mr_lpu_slots_destroy(lpu);
 	free(lpu->slots);
 	free(lpu);
 }
@@ -84,13 +82,13 @@ static const struct mr_memory_ops memory_ops = {
 	.slot_close = mr_lpu_slot_close,
 	.kv_export = mr_unsupported_kv_export,
 	.kv_import = mr_lpu_kv_import,
-	.kv_fork = mr_unsupported_kv_fork,
+	.kv_fork = mr_lpu_kv_fork,
 };
 static const struct mr_work_ops work_ops = {
 	.load = mr_lpu_load,
 	.prefill = mr_unsupported_prefill,
 	.decode = mr_lpu_decode,
-	.score = mr_unsupported_score,
+	.score = mr_lpu_score,
 	.poll = mr_lpu_poll,
 	.arm = mr_lpu_arm,
 };
@@ -130,6 +128,10 @@ static int bring_up(struct lpu *lpu)
 	snprintf(caps->name, sizeof(caps->name), "lpu:%.16sx%u", lpu->id.product, lpu->id.chips);
 	snprintf(caps->class_decode, sizeof(caps->class_decode), "%s", lpu->chip.classes);
 	caps->stages = MR_STAGE_DECODE;
+	if (lpu->id.opcodes_io & 1ull << (MR_LPU_SCORE & 63)) {
+		caps->stages |= MR_STAGE_SCORE;
+		caps->chunk_max = lpu->id.score_max;
+	}
 	caps->steps_max = lpu->id.steps_max;
 	caps->cycle_ps = lpu->id.cycle_ps;
 	lpu->dev.wait_fd = lpu->bus->ops->irq_fd(lpu->bus, IO_VECTOR);

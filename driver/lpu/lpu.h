@@ -4,7 +4,8 @@
  * for its chip, and serves struct mr_device on top.
  *
  * What it says of its own beside device.h: a DECODE whose entries ask for more logits rows (entries x steps)
- * than 32 MiB hold is MR_E_TOO_LARGE; slot_close never fails for an open slot; reset brings the device up
+ * than 32 MiB hold is MR_E_TOO_LARGE; slot_close never fails for an open slot; where the device refuses a
+ * slot_open or kv_fork that was accepted here, work on that slot ends with the device's reason; reset brings the device up
  * again with its program, and every command under way ends with MR_E_DEVICE.
  */
 #ifndef MR_DRIVER_LPU_LPU_H
@@ -36,5 +37,22 @@ int mr_lpu_open(const struct mr_lpu_options *options, struct mr_device **dev);
  * "". @dev is one that mr_lpu_open made; valid until its next load or close.
  */
 const char *mr_lpu_why(const struct mr_device *dev);
+
+/*
+ * Posts a read of @count KV blocks (1 to MR_KV_DESCS_MAX) of @layer from @block on into the arena, with
+ * descriptors that name @owner and @generation, as kv_import of another device or slot takes them. DONE of
+ * @tag says when they are there; then *@descs holds them, and they and the blocks stay until the next call.
+ * MR_E_BUSY while an earlier read is under way; MR_E_STALE, MR_E_RANGE, MR_E_FULL, MR_E_NOT_SUPPORTED. The
+ * event's status is MR_E_TRUNCATED where a block holds no KV.
+ */
+int mr_lpu_kv_read(struct mr_device *dev, struct mr_slot slot, uint32_t layer, uint32_t block,
+		   uint32_t count, uint32_t owner, uint32_t generation,
+		   const struct mr_kv_desc **descs, uint64_t tag);
+
+/*
+ * Reads the device's log @log (MR_LPU_LOG_* of lpu_spec.h) from its start: how many bytes came, at most
+ * @bytes, or a negative status. A set-up call: it waits for the device, and sleeps meanwhile.
+ */
+int mr_lpu_log(struct mr_device *dev, uint32_t log, void *out, uint32_t bytes);
 
 #endif /* MR_DRIVER_LPU_LPU_H */

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * Records and completions to events. The device is not trusted: a record must be the next one that the
- * oldest DECODE can make, a completion must answer the oldest command; what is not is counted and dropped.
+ * oldest DECODE or SCORE can make, a completion must answer the oldest command; what is not is counted and
+ * dropped.
  *
- * Which DECODE does a visible record belong to? Records of a DECODE are visible before its completion, that
- * before the records of the next. So: see the record (acquire), then look at the oldest completion. Where
+ * Which command does a visible record belong to? Records of a command are visible before its completion,
+ * that before the records of the next. So: see the record (acquire), then look at the oldest completion. Where
  * it is there and as many records were taken as it says, the record is the next one's; else the oldest's.
  * And the other way round: a completion that is there while no record was makes us look for one again.
  */
@@ -53,45 +54,102 @@ static void advance(struct lpu *lpu, struct pending *p)
 	p->step = p->steps; /* all have stopped: no further record */
 }
 
+/* A record of a DECODE: 0, or 1 where it cannot be. */
+static int decoded(struct lpu *lpu, struct pending *p, const struct mr_lpu_record *r,
+		   struct mr_event *event)
+{
+	struct decode_entry *d = &lpu->decodes[p->entry_first + p->cursor];
+	uint32_t stopped = (r->status & MR_LPU_RECORD_STOPPED) != 0;
+
+	if (p->step >= p->steps || r->slot != d->slot || r->generation != d->generation ||
+	    r->position != d->position || r->token >= lpu->vocab ||
+	    r->status & ~MR_LPU_RECORD_STOPPED)
+		return 1;
+	event->stopped = stopped;
+	event->cycles = r->cycle - d->cycles;
+	event->logits = d->logits;
+	d->cycles = r->cycle;
+	d->position++;
+	d->stopped = stopped;
+	if (d->logits)
+		d->logits = (float *)(void *)((uint8_t *)d->logits + lpu->row_bytes);
+	advance(lpu, p);
+	return 0;
+}
+
+/* A record of a SCORE: 0, or 1 where it cannot be. */
+static int scored(struct pending *p, const struct mr_lpu_record *r, struct mr_event *event)
+{
+	if (!p->given_count || r->slot != p->slot || r->generation != p->generation ||
+	    r->position != p->position || r->token != *p->given || r->status)
+		return 1;
+	event->cycles = r->cycle - p->cycles;
+	p->position++;
+	p->given++;
+	p->given_count--;
+	return 0;
+}
+
 /* One record to @event. 0, or 1 where it is none that @p could make (then no event). */
 static int take_record(struct lpu *lpu, struct pending *p, const struct mr_lpu_record *shared,
 		       struct mr_event *event)
 {
 	/* Read once: the device could write it again. */
 	const struct mr_lpu_record r = *shared;
-	int stopped = r.status & MR_LPU_RECORD_STOPPED;
 
 	lpu->record_head++;
 	lpu->seen.records++;
 	mr_count(MR_M_lpu_records, 1);
-	if (!p || p->kind != PENDING_DECODE)
+	if (!p || p->kind < PENDING_DECODE)
 		return 1;
 	p->records++;
-	struct decode_entry *d = &lpu->decodes[p->entry_first + p->cursor];
-	if (p->step >= p->steps || r.slot != d->slot || r.generation != d->generation ||
-	    r.position != d->position || r.token >= lpu->vocab ||
-	    r.status & ~MR_LPU_RECORD_STOPPED || r.cycle < p->cycles || isnan(r.logprob)) {
-		p->status = MR_E_PROTOCOL;
-		return 1;
-	}
 	*event = (struct mr_event){
 		.type = MR_EVENT_TOKEN,
 		.tag = p->tag,
-		.slot = {d->slot, d->generation},
+		.slot = {r.slot, r.generation},
 		.position = r.position,
 		.token = r.token,
-		.stopped = stopped != 0,
 		.logprob = r.logprob,
-		.cycles = r.cycle - d->cycles,
-		.logits = d->logits,
 	};
-	d->cycles = p->cycles = r.cycle;
-	d->position++;
-	d->stopped = stopped != 0;
-	if (d->logits)
-		d->logits = (float *)(void *)((uint8_t *)d->logits + lpu->row_bytes);
-	advance(lpu, p);
+	if (r.cycle < p->cycles || isnan(r.logprob) ||
+	    (p->kind == PENDING_DECODE ? decoded(lpu, p, &r, event) : scored(p, &r, event))) {
+		p->status = MR_E_PROTOCOL;
+		return 1;
+	}
+	p->cycles = r.cycle;
 	return 0;
+}
+
+/* What @p's end says about its slots: one that stopped early holds less than was expected of it. */
+static void settle_slots(struct lpu *lpu, const struct pending *p, int status)
+{
+	struct slot *s = &lpu->slots[p->slot];
+
+	if (p->kind == PENDING_OPEN && status && s->open && s->generation == p->generation)
+		s->status = status;
+	for (uint32_t i = 0; p->kind == PENDING_DECODE && !status && i < p->entry_count; i++) {
+		const struct decode_entry *d = &lpu->decodes[p->entry_first + i];
+		s = &lpu->slots[d->slot];
+		if (s->generation == d->generation && s->writer == p->request)
+			s->end = d->position - 1;
+	}
+}
+
+/* Stale for the device, where the driver sent no other slot than its own: because it refused to open one. */
+static int why_stale(const struct lpu *lpu, const struct pending *p)
+{
+	const struct decode_entry *d = &lpu->decodes[p->entry_first];
+	int status = MR_E_STALE;
+
+	if (p->kind == PENDING_IMPORT || p->kind == PENDING_READ || p->kind == PENDING_SCORE)
+		return lpu->slots[p->slot].generation == p->generation && lpu->slots[p->slot].status
+			       ? lpu->slots[p->slot].status
+			       : MR_E_STALE;
+	for (uint32_t i = 0; p->kind == PENDING_DECODE && i < p->entry_count; i++)
+		if (lpu->slots[d[i].slot].generation == d[i].generation &&
+		    lpu->slots[d[i].slot].status)
+			status = lpu->slots[d[i].slot].status;
+	return status;
 }
 
 /* The end of @p. Returns 1 where that makes an event. */
@@ -99,12 +157,13 @@ static int end(struct lpu *lpu, const struct pending *p, int status, struct mr_e
 {
 	if (status)
 		lpu->seen.errors++;
-	if (p->kind == PENDING_DECODE) {
+	if (p->kind == PENDING_DECODE)
 		lpu->seen.steps += p->step;
-		lpu->seen.cycles += p->cycles;
-		mr_count(MR_M_lpu_cycles, p->cycles);
-	}
-	if (p->kind != PENDING_QUIET)
+	if (p->kind == PENDING_READ)
+		lpu->reading = 0;
+	lpu->seen.cycles += p->cycles;
+	mr_count(MR_M_lpu_cycles, p->cycles);
+	if (p->kind > PENDING_OPEN)
 		*event = (struct mr_event){
 			.type = MR_EVENT_DONE,
 			.status = status,
@@ -113,7 +172,7 @@ static int end(struct lpu *lpu, const struct pending *p, int status, struct mr_e
 			.cycles = p->cycles,
 		};
 	lpu->seen.completions++;
-	return p->kind != PENDING_QUIET;
+	return p->kind > PENDING_OPEN;
 }
 
 /* Ends the oldest command and gives back what it held. */
@@ -123,20 +182,29 @@ static int retire(struct lpu *lpu, struct pending *p, int status, struct mr_even
 	fifo_give(&lpu->decode_room, p->entries_end);
 	lpu->rows_done = p->rows_end;
 	lpu->cq_head++;
-	return end(lpu, p, p->status ? p->status : status, event);
+	status = p->status ? p->status : status;
+	if (status == MR_E_STALE)
+		status = why_stale(lpu, p);
+	settle_slots(lpu, p, status);
+	return end(lpu, p, status, event);
 }
 
 /* A visible completion of @p: its verdict, or MR_E_PROTOCOL where it contradicts what was seen. */
-static int verdict(const struct pending *p, const struct mr_lpu_completion *shared)
+static int verdict(const struct lpu *lpu, const struct pending *p,
+		   const struct mr_lpu_completion *shared)
 {
 	const struct mr_lpu_completion c = *shared;
 	int status = -(int)c.status;
 
 	if (c.request != p->request || status < MR_E_INTERNAL)
 		return MR_E_PROTOCOL;
-	if (p->kind == PENDING_DECODE && !status && c.result != p->records)
+	/* Success means that every record came that was to come. */
+	if (p->kind >= PENDING_DECODE && !status &&
+	    (c.result != p->records || p->step < p->steps || p->given_count))
 		return MR_E_PROTOCOL;
-	return status;
+	if (p->kind == PENDING_READ && !status && c.result != p->count)
+		return MR_E_PROTOCOL;
+	return status || p->kind != PENDING_READ ? status : mr_lpu_read_check(lpu, p);
 }
 
 /* One event into @event: 1; something else was done: 0; nothing is there: -1. */
@@ -152,8 +220,8 @@ static int step(struct lpu *lpu, struct mr_event *event)
 	/* The last records may have come between the two looks: before the completion, so seen now. */
 	if (c && !record)
 		record = peek_record(lpu);
-	if (c && (!record || p->kind != PENDING_DECODE || p->records >= c->result)) {
-		int status = verdict(p, c);
+	if (c && (!record || p->kind < PENDING_DECODE || p->records >= c->result)) {
+		int status = verdict(lpu, p, c);
 		if (status == MR_E_PROTOCOL)
 			mr_count(MR_M_lpu_bad_completion, 1);
 		return retire(lpu, p, status, event);
@@ -209,7 +277,7 @@ int mr_lpu_settle(struct lpu *lpu)
 	struct mr_event event;
 
 	for (uint32_t i = lpu->cq_head; i != lpu->sq_tail; i++)
-		if (lpu->pending[i % lpu->entries].kind != PENDING_QUIET)
+		if (lpu->pending[i % lpu->entries].kind > PENDING_OPEN)
 			return MR_E_BUSY;
 	mr_lpu_ring(lpu);
 	while (oldest(lpu)) {

@@ -91,8 +91,8 @@ static int make_room(struct lpu *lpu, uint32_t vocab, uint32_t batch)
 	return 0;
 }
 
-static void set_caps(struct lpu *lpu, const struct mr_model *model, uint32_t batch,
-		     uint32_t context, const struct mr_program *program)
+static int set_caps(struct lpu *lpu, const struct mr_model *model, uint32_t batch, uint32_t context,
+		    const struct mr_program *program)
 {
 	struct mr_caps *caps = &lpu->dev.caps;
 
@@ -100,11 +100,14 @@ static void set_caps(struct lpu *lpu, const struct mr_model *model, uint32_t bat
 	caps->batch_max = batch;
 	caps->vocab = model->shape.vocab;
 	caps->kv_tokens = (uint64_t)program->fit.kv_blocks * MR_KV_BLOCK_TOKENS;
-	lpu->kv_blocks = lpu->kv_free = program->fit.kv_blocks;
 	lpu->kv_layer_bytes = mr_kv_layer_bytes(&model->shape);
 	lpu->layers = model->shape.layers;
 	lpu->vocab = model->shape.vocab;
-	lpu->loaded = 1;
+	int status = mr_lpu_slots_create(lpu, program->fit.kv_blocks);
+	if (!status)
+		status = mr_lpu_read_room(lpu);
+	lpu->loaded = !status;
+	return status;
 }
 
 int mr_lpu_load(struct mr_device *dev, const struct mr_model *model,
@@ -141,7 +144,7 @@ int mr_lpu_load(struct mr_device *dev, const struct mr_model *model,
 	if (!status)
 		status = send(lpu, &program, &progress);
 	if (!status)
-		set_caps(lpu, model, batch, context, &program);
+		status = set_caps(lpu, model, batch, context, &program);
 	mr_program_free(&program);
 	return status;
 }

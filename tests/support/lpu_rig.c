@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -251,4 +252,66 @@ int raw_program(struct raw_host *h, const void *container, uint64_t bytes, uint3
 		status = raw_do(h, 0, &c, NULL);
 	}
 	return status;
+}
+
+void raw_load(struct raw_loaded *l, uint32_t chips)
+{
+	const struct mr_sim_options tiny = {.chip_path = "tiny", .chips = chips};
+	struct mr_compile_options o = {.chips = chips, .batch = 4, .context = 128};
+	struct mr_chip chip;
+	uint32_t action, bytes;
+
+	assert_int_equal(mr_model_open(MR_TEST_DATA "/tiny.gguf", &l->model, NULL, 0), 0);
+	raw_open(&l->h, &tiny, 1);
+	struct mr_lpu_cmd_get_log log = {.head = {MR_LPU_GET_LOG, 0, 3},
+					 .iova = RAW_IOVA + 65536,
+					 .bytes = 65536,
+					 .log = MR_LPU_LOG_CHIP};
+	assert_int_equal(raw_do(&l->h, 0, &log, &bytes), 0);
+	assert_int_equal(mr_chip_parse((char *)l->h.mem + 65536, bytes, &chip, NULL, 0), 0);
+	o.chip = &chip;
+	assert_int_equal(mr_compile(l->model, &o, &l->program, NULL, 0), 0);
+	assert_int_equal(raw_program(&l->h, l->program.container, l->program.bytes, &action), 0);
+	assert_int_equal(mr_container_open(l->program.container, l->program.bytes, &l->c, NULL, 0),
+			 0);
+}
+
+void raw_unload(struct raw_loaded *l)
+{
+	raw_close(&l->h);
+	mr_program_free(&l->program);
+	mr_model_close(l->model);
+}
+
+int raw_slot_set(struct raw_loaded *l, uint32_t slot, uint32_t generation, uint32_t positions)
+{
+	struct mr_lpu_slot_param *p = (void *)(l->h.mem + 20480);
+	struct mr_lpu_cmd_slot_set c = {
+		.head = {MR_LPU_SLOT_SET, 0, 8},
+		.slot = slot,
+		.generation = generation,
+		.param_iova = raw_iova(&l->h, p),
+		.param_bytes = sizeof(*p),
+	};
+
+	memset(p, 0, sizeof(*p));
+	p->owner = 7;
+	p->positions = positions;
+	return raw_do(&l->h, 1, &c, NULL);
+}
+
+int raw_record(struct raw_loaded *l, struct mr_lpu_record *out)
+{
+	const struct mr_lpu_record *r = &l->h.records[l->h.record_head % RAW_ENTRIES];
+
+	for (int i = 0; i < 200; i++) {
+		if (__atomic_load_n(&r->phase, __ATOMIC_ACQUIRE) ==
+		    l->h.record_head / RAW_ENTRIES + 1) {
+			*out = *r;
+			l->h.record_head++;
+			return 1;
+		}
+		usleep(100);
+	}
+	return 0;
 }

@@ -9,10 +9,12 @@
 #include <millrace/lpu_port.h>
 #include <millrace/lpu_spec.h>
 
+#include "driver/compile/compile.h"
 #include "driver/device.h"
 #include "driver/mem/arena.h"
 #include "driver/model/model.h"
 #include "firmware-sim/sim.h"
+#include "userlib/spec/container.h"
 
 struct lpu_rig_options {
 	const char *chip; /* NULL = "tiny" */
@@ -69,5 +71,21 @@ int raw_do(struct raw_host *h, uint32_t queue, const void *command, uint32_t *re
 struct mr_lpu_counters raw_counters(struct raw_host *h);
 /* Sends a container from @bytes in pieces of 64 KiB: the first status that is not 0, and the action. */
 int raw_program(struct raw_host *h, const void *container, uint64_t bytes, uint32_t *action);
+
+/* ---- a raw host with tests/tiny.gguf active: batch 4, context 128 -------------------------------- */
+
+struct raw_loaded {
+	struct raw_host h;
+	struct mr_model *model;
+	struct mr_program program;
+	struct mr_container c;
+};
+
+void raw_load(struct raw_loaded *l, uint32_t chips);
+void raw_unload(struct raw_loaded *l);
+/* SLOT_SET: greedy, owner 7; the param lies at h.mem + 20480. The status. */
+int raw_slot_set(struct raw_loaded *l, uint32_t slot, uint32_t generation, uint32_t positions);
+/* The next record, waited for some 20 ms: 1, or 0 where none came. Credit is the caller's to give. */
+int raw_record(struct raw_loaded *l, struct mr_lpu_record *out);
 
 #endif /* MR_TESTS_SUPPORT_LPU_RIG_H */

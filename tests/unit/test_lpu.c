@@ -12,13 +12,11 @@
 
 #include <cmocka.h>
 
-#include "driver/bus/bus.h"
 #include "driver/cpu/cpu.h"
 #include "driver/lpu/lpu.h"
 #include "driver/metrics.h"
-#include "firmware-sim/chips.h"
+#include "support/lpu_liar.h"
 #include "support/lpu_rig.h"
-#include "userlib/spec/chip.h"
 
 #define PROMPT 37u
 #define STEPS  60u
@@ -287,243 +285,65 @@ static void sleeping_until_the_next_event(void **state)
 
 /* ---- a device that lies ------------------------------------------------------------------------- */
 
-/* Answers in the doorbell's call; what it says to a DECODE is the test's. */
-struct liar {
-	struct {
-		uint64_t iova;
-		uint8_t *base;
-		size_t bytes;
-	} map[32];
-	uint32_t ready;
-	struct mr_lpu_identify id;
-	struct mr_lpu_cmd_queue_create io;
-	uint64_t admin_sq, admin_cq;
-	uint32_t head[2], done[2], record;
-	void (*decode)(struct liar *l, const struct mr_lpu_cmd_decode *c);
-};
-
-static void *at(struct liar *l, uint64_t iova)
-{
-	for (int i = 0; i < 32; i++)
-		if (l->map[i].base && iova - l->map[i].iova < l->map[i].bytes)
-			return l->map[i].base + (iova - l->map[i].iova);
-	fail_msg("IOVA %llx is not mapped", (unsigned long long)iova);
-	return NULL;
-}
-
-static void say(struct liar *l, uint32_t q, uint32_t request, uint16_t status, uint32_t result)
-{
-	uint32_t entries = q ? l->io.entries : 16;
-	struct mr_lpu_completion *c = at(l, q ? l->io.cq_iova : l->admin_cq);
-
-	c[l->done[q] % entries] =
-		(struct mr_lpu_completion){request, result, 0, status, !(l->done[q] / entries & 1)};
-	l->done[q]++;
-}
-
-static struct mr_lpu_record *put(struct liar *l, const struct mr_lpu_cmd_decode *c, uint32_t step)
-{
-	const struct mr_lpu_decode_entry *e = at(l, c->entries_iova);
-	struct mr_lpu_record *r = at(l, l->io.record_iova);
-
-	r += l->record % l->io.record_entries;
-	*r = (struct mr_lpu_record){
-		.cycle = step + 1,
-		.token = 1,
-		.position = e->position + 1 + step,
-		.generation = e->generation,
-		.slot = (uint16_t)e->slot,
-		.phase = l->record / l->io.record_entries + 1,
-	};
-	l->record++;
-	return r;
-}
-
-static void admin(struct liar *l, const struct mr_lpu_command *cmd)
-{
-	const struct mr_sim_builtin_chip *chip = mr_sim_builtin_chip("tiny");
-	const struct mr_lpu_cmd_identify *identify = (const void *)cmd;
-	uint32_t result = 0;
-
-	if (cmd->head.opcode == MR_LPU_IDENTIFY)
-		memcpy(at(l, identify->iova), &l->id, sizeof(l->id));
-	if (cmd->head.opcode == MR_LPU_GET_LOG) {
-		result = (uint32_t)(chip->end - chip->text);
-		memcpy(at(l, identify->iova), chip->text, result);
-	}
-	if (cmd->head.opcode == MR_LPU_QUEUE_CREATE)
-		memcpy(&l->io, cmd, sizeof(l->io));
-	say(l, 0, cmd->head.request, 0, result);
-}
-
-static void liar_doorbell(void *ctx, uint32_t q, uint32_t offset, uint32_t value)
-{
-	struct liar *l = ctx;
-
-	for (; offset == MR_LPU_DB_SQ_TAIL && l->head[q] != value; l->head[q]++) {
-		const struct mr_lpu_command *sq = at(l, q ? l->io.sq_iova : l->admin_sq);
-		const struct mr_lpu_command *c = &sq[l->head[q] % (q ? l->io.entries : 16)];
-		if (!q)
-			admin(l, c);
-		else if (c->head.opcode == MR_LPU_DECODE)
-			l->decode(l, (const void *)c);
-		else
-			say(l, 1, c->head.request, 0, 0);
-	}
-}
-
-static uint32_t liar_read(void *ctx, uint32_t offset)
-{
-	struct liar *l = ctx;
-
-	return offset == MR_LPU_REG_MAGIC        ? MR_LPU_MAGIC
-	       : offset == MR_LPU_REG_VERSION    ? MR_LPU_VERSION
-	       : offset == MR_LPU_REG_CAPS       ? 14
-	       : offset == MR_LPU_REG_STATUS     ? l->ready
-	       : offset == MR_LPU_REG_TIMEOUT_MS ? 100
-						 : 0;
-}
-
-static void liar_write(void *ctx, uint32_t offset, uint32_t value)
-{
-	struct liar *l = ctx;
-
-	if (offset == MR_LPU_REG_CONTROL) {
-		l->ready = value;
-		memset(l->head, 0, sizeof(l->head));
-		memset(l->done, 0, sizeof(l->done));
-		l->record = 0;
-	}
-	if (offset == MR_LPU_REG_ADMIN_SQ_LO)
-		l->admin_sq = value;
-	if (offset == MR_LPU_REG_ADMIN_SQ_HI)
-		l->admin_sq |= (uint64_t)value << 32;
-	if (offset == MR_LPU_REG_ADMIN_CQ_LO)
-		l->admin_cq = value;
-	if (offset == MR_LPU_REG_ADMIN_CQ_HI)
-		l->admin_cq |= (uint64_t)value << 32;
-}
-
-static int liar_map(void *ctx, uint64_t iova, void *base, size_t bytes, uint32_t access)
-{
-	struct liar *l = ctx;
-	int i = 0;
-
-	while (l->map[i].base)
-		i++;
-	l->map[i].iova = iova;
-	l->map[i].base = base;
-	l->map[i].bytes = bytes;
-	return 0;
-}
-
-static int liar_unmap(void *ctx, uint64_t iova)
-{
-	return 0;
-}
-
-static int liar_irq(void *ctx, uint32_t vector, int fd)
-{
-	return 0;
-}
-
-static void liar_close(void *ctx)
-{
-}
-
-static const struct mr_lpu_port_ops liar_ops = {
-	liar_read, liar_write, liar_doorbell, liar_map, liar_unmap, liar_irq, liar_close,
-};
-
 static void honest(struct liar *l, const struct mr_lpu_cmd_decode *c)
 {
 	for (uint32_t i = 0; i < c->steps; i++)
-		put(l, c, i);
-	say(l, 1, c->head.request, 0, c->steps);
-}
-
-static int open_liar(struct liar *l, struct mr_arena *arena, struct mr_device **dev)
-{
-	const struct mr_sim_builtin_chip *text = mr_sim_builtin_chip("tiny");
-	struct mr_lpu_port port = {&liar_ops, l};
-	struct mr_chip chip;
-	struct mr_bus *bus;
-
-	assert_int_equal(
-		mr_chip_parse(text->text, (size_t)(text->end - text->text), &chip, NULL, 0), 0);
-	if (!l->id.magic)
-		l->id = (struct mr_lpu_identify){
-			.magic = MR_LPU_MAGIC,
-			.version = MR_LPU_VERSION,
-			.product = "liar",
-			.chips = 2,
-			.slots_max = 4,
-			.queues_max = 1,
-			.ring_entries_max = 4096,
-			.batch_max = 8,
-			.steps_max = 8,
-			.context_max = 128,
-			.kv_block_tokens = 16,
-			.kv_type = MR_LPU_KV_FP16,
-			.chip_bytes = (uint32_t)(text->end - text->text),
-			.cycle_ps = 1000,
-		};
-	memcpy(l->id.chip_hash, chip.hash, 32);
-	assert_int_equal(mr_bus_local_open(&port, &bus), 0);
-	struct mr_lpu_options o = {.arena = arena, .bus = bus, .context = 64, .timeout_ms = 50};
-	int status = mr_lpu_open(&o, dev);
-	if (status)
-		bus->ops->close(bus);
-	return status;
+		liar_put(l, c, i);
+	liar_say(l, 1, c->head.request, 0, c->steps);
 }
 
 static void wrong_slot(struct liar *l, const struct mr_lpu_cmd_decode *c)
 {
-	put(l, c, 0)->slot = 3;
-	say(l, 1, c->head.request, 0, 1);
+	liar_put(l, c, 0)->slot = 3;
+	liar_say(l, 1, c->head.request, 0, 1);
 }
 static void wrong_generation(struct liar *l, const struct mr_lpu_cmd_decode *c)
 {
-	put(l, c, 0)->generation ^= 1;
-	say(l, 1, c->head.request, 0, 1);
+	liar_put(l, c, 0)->generation ^= 1;
+	liar_say(l, 1, c->head.request, 0, 1);
 }
 static void wrong_position(struct liar *l, const struct mr_lpu_cmd_decode *c)
 {
-	put(l, c, 7);
-	say(l, 1, c->head.request, 0, 1);
+	liar_put(l, c, 7);
+	liar_say(l, 1, c->head.request, 0, 1);
 }
 static void wrong_token(struct liar *l, const struct mr_lpu_cmd_decode *c)
 {
-	put(l, c, 0)->token = 0xffffffff;
-	say(l, 1, c->head.request, 0, 1);
+	liar_put(l, c, 0)->token = 0xffffffff;
+	liar_say(l, 1, c->head.request, 0, 1);
 }
 static void unknown_flag(struct liar *l, const struct mr_lpu_cmd_decode *c)
 {
-	put(l, c, 0)->status = 0x8000;
-	say(l, 1, c->head.request, 0, 1);
+	liar_put(l, c, 0)->status = 0x8000;
+	liar_say(l, 1, c->head.request, 0, 1);
 }
 static void too_many(struct liar *l, const struct mr_lpu_cmd_decode *c)
 {
 	for (uint32_t i = 0; i < c->steps + 5; i++)
-		put(l, c, i);
-	say(l, 1, c->head.request, 0, c->steps + 5);
+		liar_put(l, c, i);
+	liar_say(l, 1, c->head.request, 0, c->steps + 5);
 }
 static void too_few(struct liar *l, const struct mr_lpu_cmd_decode *c)
 {
-	say(l, 1, c->head.request, 0, c->steps);
+	liar_say(l, 1, c->head.request, 0, c->steps);
+}
+static void half(struct liar *l, const struct mr_lpu_cmd_decode *c)
+{
+	liar_put(l, c, 0);
+	liar_say(l, 1, c->head.request, 0, 1);
 }
 static void wrong_request(struct liar *l, const struct mr_lpu_cmd_decode *c)
 {
-	say(l, 1, c->head.request + 1, 0, 0);
+	liar_say(l, 1, c->head.request + 1, 0, 0);
 }
 static void unknown_status(struct liar *l, const struct mr_lpu_cmd_decode *c)
 {
-	say(l, 1, c->head.request, 60000, 0);
+	liar_say(l, 1, c->head.request, 60000, 0);
 }
 static void fails_midway(struct liar *l, const struct mr_lpu_cmd_decode *c)
 {
-	put(l, c, 0);
-	say(l, 1, c->head.request, -MR_E_DEVICE, 1);
+	liar_put(l, c, 0);
+	liar_say(l, 1, c->head.request, -MR_E_DEVICE, 1);
 }
 
 static void a_lie_is_seen_and_counted(void **state)
@@ -540,6 +360,7 @@ static void a_lie_is_seen_and_counted(void **state)
 		{unknown_flag, MR_E_PROTOCOL, 0, 1},
 		{too_many, MR_E_PROTOCOL, 3, 1},
 		{too_few, MR_E_PROTOCOL, 0, 1},
+		{half, MR_E_PROTOCOL, 1, 1},
 		{wrong_request, MR_E_PROTOCOL, 0, 1},
 		{unknown_status, MR_E_PROTOCOL, 0, 1},
 		{fails_midway, MR_E_DEVICE, 1, 0},
@@ -553,7 +374,7 @@ static void a_lie_is_seen_and_counted(void **state)
 
 	assert_int_equal(mr_model_open(MR_TEST_DATA "/tiny.gguf", &model, NULL, 0), 0);
 	assert_int_equal(mr_arena_create(&arena_options, &arena), 0);
-	assert_int_equal(open_liar(&liar, arena, &dev), 0);
+	assert_int_equal(liar_open(&liar, arena, &dev), 0);
 	assert_int_equal(dev->work->load(dev, model, NULL, NULL), 0);
 	struct mr_slot slot = lpu_rig_slot(dev, 64);
 	struct mr_decode_entry entry = {slot, 3, 20};
@@ -593,7 +414,7 @@ static void a_device_that_is_no_lpu_is_not_opened(void **state)
 
 	assert_int_equal(mr_model_open(MR_TEST_DATA "/tiny.gguf", &model, NULL, 0), 0);
 	assert_int_equal(mr_arena_create(&arena_options, &arena), 0);
-	assert_int_equal(open_liar(&liar, arena, &dev), 0);
+	assert_int_equal(liar_open(&liar, arena, &dev), 0);
 	struct mr_lpu_identify good = liar.id;
 	dev->admin->close(dev);
 #define IDENTITY(change, want)                                         \
@@ -601,7 +422,7 @@ static void a_device_that_is_no_lpu_is_not_opened(void **state)
 		memset(&liar, 0, sizeof(liar));                        \
 		liar.id = good;                                        \
 		change;                                                \
-		assert_int_equal(open_liar(&liar, arena, &dev), want); \
+		assert_int_equal(liar_open(&liar, arena, &dev), want); \
 	} while (0)
 	IDENTITY(liar.id.version = 2 << 16, MR_E_VERSION);
 	IDENTITY(liar.id.chips = 65, MR_E_PROTOCOL);

@@ -366,25 +366,30 @@ static void going_back_forgets(void **state)
 	const struct mr_region *region;
 	struct mr_kv_desc descs[MR_KV_DESCS_MAX];
 	assert_int_equal(mr_arena_region(f.rig.arena, MR_REGION_KV, 1 << 20, &region), 0);
-	slot = lpu_rig_slot(dev, CONTEXT);
-	uint32_t n = describe(&f.ref, region, slot, 16, descs);
-	assert_int_equal(import(dev, slot, descs, n), 0);
-	for (uint32_t i = 0; i < n; i++)
-		descs[i].block = 2;
-	assert_int_equal(import(dev, slot, descs, n), 0);
-	entry = (struct mr_decode_entry){slot, 16, 20};
-	assert_int_equal(dev->work->decode(dev, &entry, 1, 1, 3), 0);
-	assert_int_equal(lpu_rig_wait(dev, 3, events, 3), 2);
-	for (uint32_t i = 0; i < n; i++)
-		descs[i].block = 1;
-	assert_int_equal(import(dev, slot, descs, n), 0);
-	entry.position = 48;
-	assert_int_equal(dev->work->decode(dev, &entry, 1, 1, 4), 0);
-	assert_int_equal(lpu_rig_wait(dev, 4, events, 3), 1);
-	assert_int_equal(events[0].status, MR_E_TRUNCATED);
-	entry.position = 32;
-	assert_int_equal(dev->work->decode(dev, &entry, 1, 1, 5), 0);
-	assert_int_equal(lpu_rig_wait(dev, 5, events, 3), 2);
+	for (int scored = 0; scored < 2; scored++) {
+		slot = lpu_rig_slot(dev, CONTEXT);
+		uint32_t n = describe(&f.ref, region, slot, 16, descs);
+		assert_int_equal(import(dev, slot, descs, n), 0);
+		for (uint32_t i = 0; i < n; i++)
+			descs[i].block = 2;
+		assert_int_equal(import(dev, slot, descs, n), 0);
+		entry = (struct mr_decode_entry){slot, 16, 20};
+		if (scored)
+			assert_int_equal(dev->work->score(dev, slot, prompt, 2, 16, 3), 0);
+		else
+			assert_int_equal(dev->work->decode(dev, &entry, 1, 1, 3), 0);
+		assert_int_equal(lpu_rig_wait(dev, 3, events, 3), 2);
+		for (uint32_t i = 0; i < n; i++)
+			descs[i].block = 1;
+		assert_int_equal(import(dev, slot, descs, n), 0);
+		entry.position = 48;
+		assert_int_equal(dev->work->decode(dev, &entry, 1, 1, 4), 0);
+		assert_int_equal(lpu_rig_wait(dev, 4, events, 3), 1);
+		assert_int_equal(events[0].status, MR_E_TRUNCATED);
+		entry.position = 32;
+		assert_int_equal(dev->work->decode(dev, &entry, 1, 1, 5), 0);
+		assert_int_equal(lpu_rig_wait(dev, 5, events, 3), 2);
+	}
 	close_all(&f);
 }
 

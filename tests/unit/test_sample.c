@@ -73,6 +73,24 @@ static void greedy(void **state)
 	assert_int_equal(sample(l, 37, &s, 0, &logprob), 36);
 }
 
+/* What mr_logprob says of a token is, bit for bit, what mr_sample says when it chooses it. */
+static void logprob_of_a_given_token(void **state)
+{
+	struct mr_sampling s = {.temperature = 50};
+	float l[37], chosen, given;
+
+	for (uint32_t i = 0; i < 37; i++)
+		l[i] = (float)(i * 7 % 37) / 3;
+	l[3] = NAN;
+	l[4] = -INFINITY;
+	for (uint32_t position = 0; position < 200; position++) {
+		uint32_t token = sample(l, 37, &s, position, &chosen);
+		given = mr_logprob(l, 37, token);
+		assert_memory_equal(&given, &chosen, sizeof(given));
+	}
+	assert_true(mr_logprob(l, 37, 4) < -1e38f);
+}
+
 static void odd_logits(void **state)
 {
 	struct mr_sampling s = {0};
@@ -283,6 +301,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(philox),
 		cmocka_unit_test(greedy),
+		cmocka_unit_test(logprob_of_a_given_token),
 		cmocka_unit_test(odd_logits),
 		cmocka_unit_test(penalties),
 		cmocka_unit_test(against_reference),

@@ -13,9 +13,7 @@
 
 #include <cmocka.h>
 
-#include "driver/compile/compile.h"
 #include "support/lpu_rig.h"
-#include "userlib/spec/container.h"
 
 static const struct mr_sim_options tiny = {.chip_path = "tiny"};
 
@@ -116,8 +114,11 @@ static void reserved_must_be_zero(void **state)
 		{0, MR_LPU_PROGRAM, offsetof(struct mr_lpu_cmd_program, reserved), 64},
 		{1, MR_LPU_SLOT_SET, offsetof(struct mr_lpu_cmd_slot_set, reserved0), 64},
 		{1, MR_LPU_KV_WRITE, offsetof(struct mr_lpu_cmd_kv_write, reserved0), 64},
+		{1, MR_LPU_KV_READ, offsetof(struct mr_lpu_cmd_kv_read, reserved0), 64},
+		{1, MR_LPU_KV_FORK, offsetof(struct mr_lpu_cmd_kv_fork, reserved), 64},
 		{1, MR_LPU_KV_FREE, offsetof(struct mr_lpu_cmd_kv_free, reserved), 64},
 		{1, MR_LPU_DECODE, offsetof(struct mr_lpu_cmd_decode, reserved0), 64},
+		{1, MR_LPU_SCORE, offsetof(struct mr_lpu_cmd_score, reserved), 64},
 		{1, MR_LPU_FENCE, 8, 64},
 	};
 	struct raw_host h;
@@ -145,9 +146,8 @@ static void what_is_not_built_says_so(void **state)
 					 MR_LPU_ABORT,    MR_LPU_FIRMWARE,
 					 MR_LPU_RESET,    0,
 					 MR_LPU_DECODE,   0xffff};
-	static const uint16_t io[] = {MR_LPU_KV_READ, MR_LPU_KV_FORK,  MR_LPU_SCORE,
-				      MR_LPU_EXEC,    MR_LPU_IDENTIFY, 0,
-				      0x8a,           0xffff};
+	static const uint16_t io[] = {0x8b, MR_LPU_EXEC, MR_LPU_IDENTIFY, 0, 0x8a, 0xffff,
+				      0x80, 0xff};
 	struct raw_host h;
 
 	raw_open(&h, &tiny, 1);
@@ -232,60 +232,7 @@ static void queues_are_checked(void **state)
 
 /* ---- with a program ----------------------------------------------------------------------------- */
 
-struct loaded {
-	struct raw_host h;
-	struct mr_model *model;
-	struct mr_program program;
-	struct mr_container c;
-};
-
-static void load(struct loaded *l)
-{
-	struct mr_compile_options o = {.chips = 2, .batch = 4, .context = 128};
-	struct mr_chip chip;
-	uint32_t action;
-
-	assert_int_equal(mr_model_open(MR_TEST_DATA "/tiny.gguf", &l->model, NULL, 0), 0);
-	raw_open(&l->h, &tiny, 1);
-	struct mr_lpu_cmd_get_log log = {.head = {MR_LPU_GET_LOG, 0, 3},
-					 .iova = RAW_IOVA + 65536,
-					 .bytes = 65536,
-					 .log = MR_LPU_LOG_CHIP};
-	uint32_t bytes;
-	assert_int_equal(raw_do(&l->h, 0, &log, &bytes), 0);
-	assert_int_equal(mr_chip_parse((char *)l->h.mem + 65536, bytes, &chip, NULL, 0), 0);
-	o.chip = &chip;
-	assert_int_equal(mr_compile(l->model, &o, &l->program, NULL, 0), 0);
-	assert_int_equal(raw_program(&l->h, l->program.container, l->program.bytes, &action), 0);
-	assert_int_equal(mr_container_open(l->program.container, l->program.bytes, &l->c, NULL, 0),
-			 0);
-}
-
-static void unload(struct loaded *l)
-{
-	raw_close(&l->h);
-	mr_program_free(&l->program);
-	mr_model_close(l->model);
-}
-
-static int slot_set(struct loaded *l, uint32_t slot, uint32_t generation, uint32_t positions)
-{
-	struct mr_lpu_slot_param *p = (void *)(l->h.mem + 20480);
-	struct mr_lpu_cmd_slot_set c = {
-		.head = {MR_LPU_SLOT_SET, 0, 8},
-		.slot = slot,
-		.generation = generation,
-		.param_iova = raw_iova(&l->h, p),
-		.param_bytes = sizeof(*p),
-	};
-
-	memset(p, 0, sizeof(*p));
-	p->owner = 7;
-	p->positions = positions;
-	return raw_do(&l->h, 1, &c, NULL);
-}
-
-static struct mr_lpu_cmd_decode decode(struct loaded *l, uint32_t count, uint32_t steps)
+static struct mr_lpu_cmd_decode decode(struct raw_loaded *l, uint32_t count, uint32_t steps)
 {
 	return (struct mr_lpu_cmd_decode){
 		.head = {MR_LPU_DECODE, 0, 50},
@@ -295,7 +242,7 @@ static struct mr_lpu_cmd_decode decode(struct loaded *l, uint32_t count, uint32_
 	};
 }
 
-static struct mr_lpu_decode_entry *entries(struct loaded *l)
+static struct mr_lpu_decode_entry *entries(struct raw_loaded *l)
 {
 	struct mr_lpu_decode_entry *e = (void *)(l->h.mem + 24576);
 
@@ -303,31 +250,15 @@ static struct mr_lpu_decode_entry *entries(struct loaded *l)
 	return e;
 }
 
-static int next_record(struct loaded *l, struct mr_lpu_record *out)
-{
-	const struct mr_lpu_record *r = &l->h.records[l->h.record_head % RAW_ENTRIES];
-
-	for (int i = 0; i < 200; i++) {
-		if (__atomic_load_n(&r->phase, __ATOMIC_ACQUIRE) ==
-		    l->h.record_head / RAW_ENTRIES + 1) {
-			*out = *r;
-			l->h.record_head++;
-			return 1;
-		}
-		usleep(100);
-	}
-	return 0;
-}
-
 static void no_record_is_lost_for_want_of_credit(void **state)
 {
 	struct mr_lpu_record r;
-	struct loaded l;
+	struct raw_loaded l;
 	uint64_t cycle = 0;
 	uint32_t got = 0;
 
-	load(&l);
-	assert_int_equal(slot_set(&l, 3, 44, 64), 0);
+	raw_load(&l, 2);
+	assert_int_equal(raw_slot_set(&l, 3, 44, 64), 0);
 	struct mr_lpu_decode_entry *e = entries(&l);
 	e->slot = 3;
 	e->generation = 44;
@@ -337,7 +268,7 @@ static void no_record_is_lost_for_want_of_credit(void **state)
 	/* Credit comes in odd pieces; between them the device stands still. */
 	while (got < 30) {
 		uint32_t before = got;
-		while (next_record(&l, &r)) {
+		while (raw_record(&l, &r)) {
 			assert_int_equal(r.slot, 3);
 			assert_int_equal(r.generation, 44);
 			assert_int_equal(r.position, got + 1);
@@ -357,7 +288,7 @@ static void no_record_is_lost_for_want_of_credit(void **state)
 	assert_int_equal(done.status, 0);
 	assert_int_equal(done.result, 30);
 	assert_true(raw_counters(&l.h).credit_stalls > 0);
-	unload(&l);
+	raw_unload(&l);
 }
 
 /* Evaluates the container's claim: the compiler's prediction, not the simulator's arithmetic. */
@@ -375,11 +306,11 @@ static uint64_t claimed(const struct mr_prog_claim *claim, const uint32_t *posit
 
 static void cycles_are_what_the_compiler_claimed(void **state)
 {
-	struct loaded l;
+	struct raw_loaded l;
 
-	load(&l);
+	raw_load(&l, 2);
 	for (uint32_t i = 0; i < 4; i++)
-		assert_int_equal(slot_set(&l, i, 1, 128), 0);
+		assert_int_equal(raw_slot_set(&l, i, 1, 128), 0);
 	for (uint32_t n = 1; n <= 4; n++) {
 		uint32_t position[4] = {0};
 		uint64_t sum = 0;
@@ -394,7 +325,7 @@ static void cycles_are_what_the_compiler_claimed(void **state)
 		for (uint32_t step = 0; step < 40; step++) {
 			struct mr_lpu_record r;
 			for (uint32_t i = 0; i < n; i++) {
-				assert_true(next_record(&l, &r));
+				assert_true(raw_record(&l, &r));
 				assert_int_equal(r.slot, i);
 				l.h.port.ops->doorbell(l.h.port.ctx, 1, MR_LPU_DB_RECORD_HEAD,
 						       l.h.record_head);
@@ -406,19 +337,19 @@ static void cycles_are_what_the_compiler_claimed(void **state)
 		}
 		assert_int_equal(raw_complete(&l.h, 1, 1).status, 0);
 	}
-	unload(&l);
+	raw_unload(&l);
 }
 
 static void slots_and_decodes_are_checked(void **state)
 {
-	struct loaded l;
+	struct raw_loaded l;
 
-	load(&l);
-	assert_int_equal(slot_set(&l, 0, 5, 64), 0);
-	assert_int_equal(slot_set(&l, 0, 6, 64), MR_E_EXISTS);
-	assert_int_equal(slot_set(&l, 256, 6, 64), MR_E_RANGE);
-	assert_int_equal(slot_set(&l, 1, 6, 0), MR_E_RANGE);
-	assert_int_equal(slot_set(&l, 1, 6, 129), MR_E_CONTEXT_FULL);
+	raw_load(&l, 2);
+	assert_int_equal(raw_slot_set(&l, 0, 5, 64), 0);
+	assert_int_equal(raw_slot_set(&l, 0, 6, 64), MR_E_EXISTS);
+	assert_int_equal(raw_slot_set(&l, 256, 6, 64), MR_E_RANGE);
+	assert_int_equal(raw_slot_set(&l, 1, 6, 0), MR_E_RANGE);
+	assert_int_equal(raw_slot_set(&l, 1, 6, 129), MR_E_CONTEXT_FULL);
 	uint32_t vocab = l.model->shape.vocab;
 #define ENTRY(change, want)                                               \
 	do {                                                              \
@@ -464,11 +395,11 @@ static void slots_and_decodes_are_checked(void **state)
 	assert_int_equal(raw_counters(&l.h).kv_blocks_used, 0);
 	/* KV runs out by name, and comes back. */
 	uint32_t opened = 0;
-	while (!slot_set(&l, opened, 9, 128))
+	while (!raw_slot_set(&l, opened, 9, 128))
 		opened++;
-	assert_int_equal(slot_set(&l, opened, 9, 128),
+	assert_int_equal(raw_slot_set(&l, opened, 9, 128),
 			 opened < 256 ? MR_E_KV_EXHAUSTED : MR_E_RANGE);
-	unload(&l);
+	raw_unload(&l);
 }
 
 static void an_armed_queue_interrupts_once(void **state)

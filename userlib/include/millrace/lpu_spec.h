@@ -32,8 +32,8 @@
  *               device without credit stalls before the step or completion that needs it. It never
  *               overwrites and never drops.
  *   order       the commands of one queue run and complete in the order in which they were
- *               submitted. A DECODE's records are visible before its completion, which is visible
- *               before the records of the DECODE after it. There is no order between queues.
+ *               submitted. The records of a DECODE or SCORE are visible before its completion, which
+ *               is visible before the records of the next. There is no order between queues.
  *   program     what the compiler makes from a model and a chip file (userlib/spec/container.h). It
  *               is written, verified, then activated; slots and DECODE need an active one.
  *   slot        0 to slots_max - 1: a sequence's KV, sampling state and generation on the device.
@@ -41,9 +41,12 @@
  *               repeat; a reuse of the slot changes it, and what names the old one is refused with
  *               E_STALE.
  *   block       MR_KV_BLOCK_TOKENS positions of one layer: K[kv_head][16][head_dim], then V, FP16.
+ *               In SRAM a block holds these positions of all layers, and may belong to several slots
+ *               (KV_FORK). It is free when the last of them closes.
  *   step        the making of one token for every entry of a DECODE.
- *   epoch       what runs from one host event (a DECODE that reached the head of its queue) on,
- *               with no further event: its cycles are the program's CLAIM.
+ *   pass        the same walk over the layers for tokens of one slot side by side: what SCORE runs.
+ *   epoch       what runs from one host event (a DECODE or SCORE that reached the head of its queue)
+ *               on, with no further event: its cycles are the program's CLAIM.
  *   cycle       the device's unit of time; identify.cycle_ps says how long it lasts.
  *
  * A request, step by step
@@ -132,7 +135,9 @@
  *   E_STALE          slot, owner or generation does not match
  *   E_CHECKSUM       CRC or hash differs
  *   E_TRUNCATED      KV missing below the position
- *   E_NOT_ACTIVE     no program; E_BUSY: slots are open; E_FORMAT, E_VERSION, E_SRAM_FULL: container
+ *   E_NOT_ACTIVE     no program; E_FORMAT, E_VERSION, E_SRAM_FULL: container
+ *   E_BUSY           slots are open; another queue's command uses the slot; a write into a block that
+ *                    another slot shares
  *   E_EXISTS, E_NOT_FOUND, E_KV_EXHAUSTED, E_CONTEXT_FULL, E_DEVICE: as millrace/status.h says
  * A refused command has had no effect, unless it says otherwise.
  */
@@ -147,7 +152,7 @@ MR_LPU_SIZE(mr_lpu_completion, 16);
 MR_LPU_AT(mr_lpu_completion, status, 10);
 MR_LPU_AT(mr_lpu_completion, phase, 12);
 
-/* One token of one slot. */
+/* One token of one slot: made by DECODE, or given to SCORE. */
 struct mr_lpu_record {
 	uint64_t cycle;      /* from the start of the epoch to this record, in cycles */
 	uint32_t token;      /* below the program's vocabulary */
@@ -186,11 +191,11 @@ enum mr_lpu_opcode {
 	/* I/O queues */
 	MR_LPU_SLOT_SET = 0x81, /* opens a slot: sampling, owner, generation, KV reserved */
 	MR_LPU_KV_WRITE = 0x82, /* KV blocks from host memory into SRAM */
-	MR_LPU_KV_READ = 0x83,  /* optional */
-	MR_LPU_KV_FORK = 0x84,  /* optional */
+	MR_LPU_KV_READ = 0x83,  /* optional: KV blocks from SRAM into host memory */
+	MR_LPU_KV_FORK = 0x84,  /* optional: opens a slot over another's first positions */
 	MR_LPU_KV_FREE = 0x85,  /* closes a slot */
 	MR_LPU_DECODE = 0x86,   /* steps for a batch of slots */
-	MR_LPU_SCORE = 0x87,    /* optional */
+	MR_LPU_SCORE = 0x87,    /* optional: log-probabilities of given tokens */
 	MR_LPU_EXEC = 0x88,     /* optional */
 	MR_LPU_FENCE = 0x89,    /* completes when all before it on its queue has */
 };
@@ -345,7 +350,69 @@ struct mr_lpu_cmd_kv_write {
 MR_LPU_SIZE(mr_lpu_cmd_kv_write, 64);
 MR_LPU_AT(mr_lpu_cmd_kv_write, descs_iova, 16);
 
-/* Closes a slot and frees its KV. */
+/*
+ * Writes @count blocks of @layer, from @block on, to host memory side by side, and a descriptor of each:
+ * with the IOVA where it lies, how many positions hold KV, CRC32C of the bytes as they were sent, @owner
+ * and @receiver as its generation. So another slot can take them by KV_WRITE. Positions that hold no KV
+ * are sent as zeros. result: blocks written, also where the command fails.
+ *   E_INVALID        a reserved field set
+ *   E_STALE          @slot is not open, or its generation is another
+ *   E_BUSY           a command of another queue uses the slot
+ *   E_RANGE          @slot, @layer, @count, a block that the slot has not reserved, @iova not aligned
+ *   E_TRUNCATED      a block without KV: those before it are written
+ *   E_DMA_FAULT      @iova or @descs_iova is not mapped for writing
+ */
+struct mr_lpu_cmd_kv_read {
+	struct mr_lpu_head head;
+	uint32_t slot;
+	uint32_t generation;
+	uint64_t iova;       /* 64-byte aligned */
+	uint64_t descs_iova; /* struct mr_kv_desc[count], each written after its block */
+	uint32_t layer;
+	uint32_t block;    /* the first one's index in the sequence */
+	uint32_t count;    /* 1 to MR_KV_DESCS_MAX */
+	uint32_t owner;    /* for the descriptors: the receiving slot's */
+	uint32_t receiver; /* its generation */
+	uint32_t reserved0;
+	uint64_t reserved[1];
+};
+MR_LPU_SIZE(mr_lpu_cmd_kv_read, 64);
+MR_LPU_AT(mr_lpu_cmd_kv_read, descs_iova, 24);
+MR_LPU_AT(mr_lpu_cmd_kv_read, owner, 44);
+
+/*
+ * Opens slot @slot with @generation, as SLOT_SET does, over the first @positions positions of slot
+ * @from. Whole blocks below are shared by reference; the block in which @positions ends is copied
+ * within SRAM; blocks for the rest of param.positions are reserved. @from is as it was, and may go on
+ * or close at once. Sampling and history are the param's: none of @from's is taken over.
+ *   E_INVALID        a reserved field set; a history_iova without a history_count
+ *   E_RANGE          @slot, @from, param_bytes, a param's number or an id of the history
+ *   E_EXISTS         @slot is open
+ *   E_STALE          @from is not open, or its generation is another
+ *   E_BUSY           a command of another queue uses @from
+ *   E_DMA_FAULT      the param or the history is not mapped
+ *   E_CONTEXT_FULL   param.positions is more than the program's context, or less than @positions
+ *   E_TRUNCATED      some layer of @from lacks KV for a position below @positions
+ *   E_KV_EXHAUSTED   fewer blocks are free than are needed beyond the shared ones
+ * Afterwards a block that more than one slot holds may not be written: KV_WRITE into it, and a DECODE
+ * or SCORE whose position lies in it, is E_BUSY. It may be again when one slot is left.
+ */
+struct mr_lpu_cmd_kv_fork {
+	struct mr_lpu_head head;
+	uint32_t slot; /* the new one */
+	uint32_t generation;
+	uint64_t param_iova;  /* struct mr_lpu_slot_param, read before the completion */
+	uint32_t param_bytes; /* its size */
+	uint32_t from;
+	uint32_t from_generation;
+	uint32_t positions; /* 0 to param.positions */
+	uint64_t reserved[3];
+};
+MR_LPU_SIZE(mr_lpu_cmd_kv_fork, 64);
+MR_LPU_AT(mr_lpu_cmd_kv_fork, param_iova, 16);
+MR_LPU_AT(mr_lpu_cmd_kv_fork, from_generation, 32);
+
+/* Closes a slot and frees its KV: the blocks that no other slot holds. */
 struct mr_lpu_cmd_kv_free {
 	struct mr_lpu_head head;
 	uint32_t slot;
@@ -393,6 +460,37 @@ MR_LPU_SIZE(mr_lpu_decode_entry, 64);
 MR_LPU_AT(mr_lpu_decode_entry, forced_iova, 16);
 MR_LPU_AT(mr_lpu_decode_entry, forced_count, 40);
 
+/*
+ * Log-probabilities of given tokens: feeds tokens[0] to [count - 2] at @position and on, and makes a
+ * record for each of tokens[1] to [count - 1] with that token, its position, and its log-probability
+ * after all before it. Sampling, stop tokens and history play no part and stay as they are; a
+ * record's status is 0. KV of what was fed is in the slot afterwards, as DECODE would have left it.
+ * The tokens run in passes of as many as the program's batch or the record ring holds, whichever is
+ * less; a pass of n tokens costs the cycles of a step of n slots, row i with the blocks up to its own
+ * position. A pass waits until there is record credit for all of it. All is checked before the first
+ * pass. result: records made.
+ *   E_INVALID        a reserved field set
+ *   E_NOT_ACTIVE     no program
+ *   E_RANGE          @slot, @count or a token
+ *   E_STALE          @slot is not open, or its generation is another
+ *   E_BUSY           a command of another queue uses the slot, or @position lies in a shared block
+ *   E_CONTEXT_FULL   @position + count - 1 is more than the slot has reserved
+ *   E_TRUNCATED      KV is missing below @position
+ *   E_DMA_FAULT      the tokens are not mapped
+ */
+struct mr_lpu_cmd_score {
+	struct mr_lpu_head head;
+	uint32_t slot;
+	uint32_t generation;
+	uint64_t tokens_iova; /* u32[count], read before the first record */
+	uint32_t count;       /* 2 to identify.score_max */
+	uint32_t position;    /* of tokens[0]; what the slot holds from here on is forgotten */
+	uint64_t reserved[4];
+};
+MR_LPU_SIZE(mr_lpu_cmd_score, 64);
+MR_LPU_AT(mr_lpu_cmd_score, tokens_iova, 16);
+MR_LPU_AT(mr_lpu_cmd_score, position, 28);
+
 /* ---- what the device tells ------------------------------------------------------------------ */
 
 #define MR_LPU_KV_FP16 1u
@@ -419,13 +517,16 @@ struct mr_lpu_identify {
 	uint64_t opcodes_admin;    /* bit n: admin opcode n is built */
 	uint64_t opcodes_io;       /* bit n: I/O opcode 0x80 + n is built */
 	uint8_t chip_hash[32];     /* SHA-256 of the parsed chip file: a container must carry it */
-	uint64_t reserved[30];
+	uint32_t score_max;        /* tokens of a SCORE; 0 = no SCORE */
+	uint32_t reserved0;
+	uint64_t reserved[29];
 };
 MR_LPU_SIZE(mr_lpu_identify, 512);
 MR_LPU_AT(mr_lpu_identify, classes, 104);
 MR_LPU_AT(mr_lpu_identify, chips, 168);
 MR_LPU_AT(mr_lpu_identify, sram_bytes, 208);
 MR_LPU_AT(mr_lpu_identify, chip_hash, 240);
+MR_LPU_AT(mr_lpu_identify, score_max, 272);
 
 /* MR_LPU_LOG_COUNTERS: since power-on. */
 struct mr_lpu_counters {
@@ -444,10 +545,16 @@ struct mr_lpu_counters {
 	uint64_t dma_write_bytes;
 	uint64_t steps;         /* decode steps carried out */
 	uint64_t cycles;        /* of all epochs */
-	uint64_t credit_stalls; /* times that a step waited for record credit */
-	uint64_t kv_blocks;     /* of the active program, and how many of them are reserved now */
+	uint64_t credit_stalls; /* times that a step or pass waited for record credit */
+	uint64_t kv_blocks;     /* of the active program, and how many of them are reserved now; */
 	uint64_t kv_blocks_used;
-	uint64_t reserved[14];
+	uint64_t kv_blocks_shared; /* of these, held by more than one slot now */
+	uint64_t forks;            /* KV_FORKs carried out */
+	uint64_t fork_copies;      /* blocks that they copied */
+	uint64_t score_passes;     /* passes of SCOREs carried out */
+	uint64_t score_records;    /* of records: those of SCOREs */
+	uint64_t kv_read_blocks;   /* that KV_READs wrote to host memory */
+	uint64_t reserved[8];
 };
 MR_LPU_SIZE(mr_lpu_counters, 256);
 MR_LPU_AT(mr_lpu_counters, kv_blocks, 128);

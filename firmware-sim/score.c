@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "firmware-sim/score.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "firmware-sim/clock.h"
+#include "firmware-sim/device.h"
+#include "kernels/cpu/sample.h"
+
+int mr_sim_score_create(struct sim_score *s)
+{
+	memset(s, 0, sizeof(*s));
+	s->tokens = calloc(SIM_SCORE_MAX, sizeof(*s->tokens));
+	return s->tokens ? 0 : MR_E_NO_MEMORY;
+}
+
+static void release(struct sim_score *s)
+{
+	s->slot->user = 0;
+	s->active = 0;
+}
+
+void mr_sim_score_stop(struct sim_score *s)
+{
+	if (s->active)
+		release(s);
+	free(s->tokens);
+	memset(s, 0, sizeof(*s));
+}
+
+int mr_sim_score_begin(struct sim *sim, struct sim_queue *q, const struct mr_lpu_cmd_score *cmd)
+{
+	struct sim_score *s = &q->score;
+	int status;
+
+	if (!mr_sim_zero(cmd->reserved, sizeof(cmd->reserved)))
+		return MR_E_INVALID;
+	struct sim_slot *slot = mr_sim_slot_get(sim, cmd->slot, cmd->generation, &status);
+	if (!slot)
+		return status;
+	if (cmd->count < 2 || cmd->count > SIM_SCORE_MAX)
+		return MR_E_RANGE;
+	status = mr_sim_slot_writable(&sim->kv, slot, q, cmd->position, cmd->count - 1);
+	if (!status)
+		status = mr_sim_dma_read(&sim->dma, cmd->tokens_iova, s->tokens,
+					 cmd->count * sizeof(*s->tokens));
+	for (uint32_t i = 0; !status && i < cmd->count; i++)
+		status = s->tokens[i] < sim->program.c.ref->vocab ? 0 : MR_E_RANGE;
+	if (status)
+		return status;
+	if (slot->kv_end > cmd->position)
+		mr_sim_slot_set_filled(&sim->kv, slot, cmd->position);
+	slot->user = q->index + 1;
+	s->active = 1;
+	s->request = cmd->head.request;
+	s->slot = slot;
+	s->index = cmd->slot;
+	s->position = cmd->position;
+	s->count = cmd->count;
+	s->done = s->stalled = 0;
+	s->cycles = 0;
+	return SIM_RUNNING;
+}
+
+static uint32_t smaller(uint32_t a, uint32_t b)
+{
+	return a < b ? a : b;
+}
+
+static uint32_t rows_of(const struct sim *sim, const struct sim_queue *q)
+{
+	uint32_t most = smaller(sim->program.c.header->batch, q->record_entries);
+
+	return smaller(most, q->score.count - 1 - q->score.done);
+}
+
+int mr_sim_score_ready(struct sim *sim, struct sim_queue *q)
+{
+	int ready = mr_sim_queue_credit(sim, q) >= rows_of(sim, q);
+
+	if (!ready && !q->score.stalled)
+		sim->counters.credit_stalls++;
+	q->score.stalled = !ready;
+	return ready;
+}
+
+int mr_sim_score_pass(struct sim *sim, struct sim_queue *q, uint32_t *result)
+{
+	uint64_t sample = mr_clock_sample(&sim->program.c, &sim->chip);
+	uint32_t vocab = sim->program.c.ref->vocab, rows = rows_of(sim, q);
+	struct sim_score *s = &q->score;
+	struct sim_decode *d = &q->decode; /* idle: its rows are free */
+	const uint32_t *given = s->tokens + s->done + 1;
+	uint32_t position = s->position + s->done;
+	uint64_t start = s->cycles;
+	int status = 0;
+
+	for (uint32_t i = 0; i < rows; i++) {
+		d->blocks[i] = (position + i) / MR_KV_BLOCK_TOKENS + 1;
+		d->walk[i] = (struct walker_row){s->tokens[s->done + i], position + i, s->slot->kv,
+						 sim->kv.blocks_max};
+	}
+	s->cycles += mr_clock_forward(&sim->program.c, &sim->chip, d->blocks, rows);
+	const float *logits = mr_walker_step(sim->program.walker, d->walk, rows);
+	mr_sim_slot_set_filled(&sim->kv, s->slot, position + rows);
+	for (uint32_t i = 0; i < rows && !status; i++) {
+		struct mr_lpu_record record = {
+			.cycle = s->cycles += sample,
+			.token = given[i],
+			.position = position + i + 1,
+			.generation = s->slot->generation,
+			.slot = (uint16_t)s->index,
+			.logprob = mr_logprob(logits + (size_t)i * vocab, vocab, given[i]),
+		};
+		status = mr_sim_queue_record(sim, q, &record);
+		s->done += !status;
+	}
+	*result = s->done;
+	sim->counters.score_passes++;
+	sim->counters.score_records += s->done + s->position - position;
+	sim->counters.cycles += s->cycles - start;
+	if (!status && s->done + 1 < s->count)
+		return SIM_RUNNING;
+	release(s);
+	return status;
+}
