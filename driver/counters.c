@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The counters' table in this process's memory, and the loop's notes about devices and queues. */
+#include <string.h>
+
 #include "driver/counters.h"
+#include "driver/counters_own.h"
+#include "driver/trace.h"
 
 static uint64_t own_metrics[MR_METRIC_COUNT] __attribute__((aligned(64)));
 static struct mr_histogram_data own_histograms[MR_HISTOGRAM_COUNT] __attribute__((aligned(64)));
@@ -11,6 +15,24 @@ uint64_t *mr_metrics = own_metrics;
 struct mr_histogram_data *mr_histograms = own_histograms;
 struct mr_device_row *mr_device_rows = own_devices;
 struct mr_queues *mr_queues = &own_queues;
+
+void mr_counters_move(uint64_t *metrics, struct mr_queues *queues, struct mr_device_row *devices,
+		      struct mr_histogram_data *histograms)
+{
+	memcpy(metrics, mr_metrics, sizeof(own_metrics));
+	memcpy(queues, mr_queues, sizeof(own_queues));
+	memcpy(devices, mr_device_rows, sizeof(own_devices));
+	memcpy(histograms, mr_histograms, sizeof(own_histograms));
+	mr_metrics = metrics;
+	mr_queues = queues;
+	mr_device_rows = devices;
+	mr_histograms = histograms;
+}
+
+void mr_counters_move_back(void)
+{
+	mr_counters_move(own_metrics, &own_queues, own_devices, own_histograms);
+}
 
 /* Release: who has seen a row's new field sees the odd version too. */
 static void put32(uint32_t *to, uint32_t v)
@@ -54,6 +76,19 @@ void mr_device_note(uint32_t index, const struct mr_device_note *note, uint64_t 
 	put32(&row->note.batch, note->batch);
 	put64(&row->note.kv_blocks, note->kv_blocks);
 	put64(&row->note.kv_blocks_used, note->kv_blocks_used);
+	end(row, now_ns);
+	mr_trace_name(index, note->name);
+}
+
+void mr_device_kv(uint32_t index, uint64_t blocks, uint64_t used, uint64_t now_ns)
+{
+	struct mr_device_row *row;
+
+	if (index >= MR_COUNTERS_DEVICES)
+		return;
+	row = begin(index);
+	put64(&row->note.kv_blocks, blocks);
+	put64(&row->note.kv_blocks_used, used);
 	end(row, now_ns);
 }
 

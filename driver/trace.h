@@ -50,7 +50,7 @@ extern struct mr_trace_writer mr_trace_writer;
 /* Writes one record with the time stamp @ns. (driver/trace.c) */
 void mr_trace_write(enum mr_trace_event event, uint32_t owner, uint32_t device, uint64_t value,
 		    uint64_t ns);
-/* CLOCK_MONOTONIC in ns by the time stamp counter: no system call. Loop only. */
+/* CLOCK_MONOTONIC in ns: by the vDSO from the time stamp counter, no system call. */
 uint64_t mr_trace_now(void);
 
 /* The caller has read its clock already: @ns is when it happened, which may be earlier than now. */
@@ -75,8 +75,64 @@ static inline uint64_t mr_trace_end_value(int32_t status, uint32_t tokens)
 	return (uint64_t)(uint32_t)-status << 32 | tokens;
 }
 
-/* Starts a ring of @entries (a power of two, 0 = 65,536) in memory. MR_E_BUSY: one runs already. */
+/* ---- setup: while no loop runs ---- */
+
+#define MR_TRACE_ENTRIES     (1u << 18) /* the usual size: 8 MiB */
+#define MR_TRACE_ENTRIES_MAX (1u << 24)
+#define MR_TRACE_DEVICES     8
+
+/*
+ * Starts a ring of @entries (a power of two; 0 = MR_TRACE_ENTRIES) in memory, or in a file that stays when
+ * the process ends. MR_E_BUSY: one runs already, here or in the server that holds @path; MR_E_EXISTS: a file
+ * of something else; MR_E_NOT_FOUND, MR_E_PERMISSION, MR_E_IO (errno).
+ */
 int mr_trace_open(uint32_t entries);
+int mr_trace_create(const char *path, uint32_t entries);
 void mr_trace_close(void);
+/* What readers call a device; called by mr_device_note. */
+void mr_trace_name(uint32_t device, const char *name);
+
+/* ---- the file: this header, then the records ---- */
+
+#define MR_TRACE_MAGIC   0x314543415254524du /* "MRTRACE1" */
+#define MR_TRACE_VERSION 1u
+
+struct mr_trace_header {
+	uint64_t magic; /* stored last; 0 = the file is being made */
+	uint32_t version;
+	uint32_t header_bytes; /* of this structure */
+	uint64_t table_hash;   /* of the events' names */
+	uint64_t entries;
+	uint32_t record_bytes;
+	uint32_t pid;
+	uint64_t start_ns;      /* CLOCK_MONOTONIC when the trace began */
+	uint64_t start_real_ns; /* CLOCK_REALTIME of the same instant */
+	char devices[MR_TRACE_DEVICES][32];
+	uint64_t reserved[25];
+};
+_Static_assert(sizeof(struct mr_trace_header) == 512, "no hole");
+
+/* ---- readers (driver/trace_read.c) ---- */
+
+/* A file's records, oldest first. */
+struct mr_trace {
+	struct mr_trace_header header;
+	struct mr_trace_record *records;
+	uint64_t count;
+	uint64_t lost;   /* older ones that were overwritten */
+	uint64_t broken; /* places that held no whole record: written while read, or damaged */
+};
+
+/*
+ * Reads @path; free with mr_trace_free. MR_E_EMPTY (being made), MR_E_TRUNCATED, MR_E_FORMAT (no trace file),
+ * MR_E_VERSION (of another build), MR_E_RANGE (a header that contradicts itself), MR_E_NOT_FOUND,
+ * MR_E_PERMISSION, MR_E_IO, MR_E_NO_MEMORY.
+ */
+int mr_trace_read(const char *path, struct mr_trace *out);
+/* The same from memory: @size bytes that claim to be a file. */
+int mr_trace_parse(const void *bytes, uint64_t size, struct mr_trace *out);
+void mr_trace_free(struct mr_trace *trace);
+/* Of the events' names: what writer and reader must agree on. */
+uint64_t mr_trace_hash(void);
 
 #endif /* MR_DRIVER_TRACE_H */
