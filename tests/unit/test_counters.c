@@ -19,6 +19,24 @@
 #include <millrace/status.h>
 
 #include "driver/counters.h"
+#include "driver/mapped.h"
+
+/* The reader itself, with a place to stop in: what others do between two of its looks at the file. */
+static void (*between)(void);
+static unsigned looks;
+
+static int64_t hooked_read(int fd, void *out, uint64_t bytes, uint64_t at)
+{
+	int64_t got = mr_mapped_read(fd, out, bytes, at);
+
+	looks++;
+	if (between)
+		between();
+	return got;
+}
+#define mr_mapped_read hooked_read
+#include "driver/counters_read.c"
+#undef mr_mapped_read
 
 static char folder[] = "/tmp/mr-counters-XXXXXX";
 static char path[64];
@@ -213,6 +231,38 @@ static void damaged_headers_have_names(void **state)
 	assert_int_equal(mr_counters_read(path, &seen), 0);
 }
 
+/* The row changes between the first look at it and the second; the third look and the fourth agree. */
+static void change_row(void)
+{
+	const struct mr_device_note note = {"new", 1, 2, 3, 4, 5, 6};
+
+	if (looks == 2)
+		mr_device_note(0, &note, 7);
+}
+
+static void changed_row_is_read_again(void **state)
+{
+	const struct mr_device_note note = {.name = "old"};
+
+	assert_int_equal(mr_counters_create(path), 0);
+	mr_device_note(0, &note, 1);
+	between = change_row;
+	looks = 0;
+	assert_int_equal(mr_counters_read(path, &seen), 0);
+	between = NULL;
+	assert_string_equal(seen.devices[0].note.name, "new");
+	assert_int_equal(seen.devices[0].note.kv_blocks_used, 6);
+	assert_int_equal(seen.devices[0].updated_ns, 7);
+	/* A writer that died inside a row: it is shown as it is, after a bounded number of looks. */
+	mr_device_rows[0].version |= 1;
+	looks = 0;
+	assert_int_equal(mr_counters_read(path, &seen), 0);
+	assert_int_equal(looks, 1 + 2 * ROW_TRIES + 2 * (MR_COUNTERS_DEVICES - 1));
+	assert_string_equal(seen.devices[0].note.name, "new");
+	mr_device_rows[0].version++;
+	mr_counters_close();
+}
+
 static int stop;
 
 static void *write_rows(void *arg)
@@ -256,6 +306,7 @@ int main(void)
 		cmocka_unit_test(one_server_a_file),
 		cmocka_unit_test(foreign_files_are_left_alone),
 		cmocka_unit_test(damaged_headers_have_names),
+		cmocka_unit_test(changed_row_is_read_again),
 		cmocka_unit_test(rows_are_whole),
 	};
 
