@@ -76,16 +76,20 @@ int mr_counters_check(struct mr_counters_file *f, uint64_t size)
 	return 0;
 }
 
-/* Takes the row again until no change came between (ROW_END, then the fields, then the version again). */
+/*
+ * Takes the row again until its version (ROW_END) was even and the same before and after. Three reads: within
+ * one the kernel may copy in any order, and was seen to.
+ */
 static void read_row(int fd, struct mr_device_row *row, uint64_t at)
 {
-	uint32_t version;
+	uint32_t before, after;
 
 	for (int i = 0; i < ROW_TRIES; i++) {
-		if (mr_mapped_read(fd, row, sizeof(*row), at) != (int64_t)sizeof(*row) ||
-		    mr_mapped_read(fd, &version, sizeof(version), at) != (int64_t)sizeof(version))
+		if (mr_mapped_read(fd, &before, sizeof(before), at) != (int64_t)sizeof(before) ||
+		    mr_mapped_read(fd, row, sizeof(*row), at) != (int64_t)sizeof(*row) ||
+		    mr_mapped_read(fd, &after, sizeof(after), at) != (int64_t)sizeof(after))
 			return;
-		if (version == row->version && !(version & 1))
+		if (before == after && !(before & 1))
 			return;
 	}
 }

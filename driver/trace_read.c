@@ -95,24 +95,25 @@ int mr_trace_parse(const void *bytes, uint64_t size, struct mr_trace *out)
 	return 0;
 }
 
-/* TRACE_PUBLISH: a record that was written over while it was read has another number now. */
+/*
+ * TRACE_PUBLISH: a record is whole where its number was the same before and after it was read. Three looks: within
+ * one the kernel may copy in any order, and was seen to.
+ */
 static int read_records(int fd, struct mr_trace *t)
 {
-	uint64_t bytes = t->header.entries * sizeof(*t->records);
-	struct mr_trace_record *again = NULL;
-	int status = 0;
+	uint64_t n = t->header.entries, bytes = n * sizeof(*t->records);
+	struct mr_trace_record *copies[3] = {malloc(bytes), malloc(bytes), malloc(bytes)};
+	int status = copies[0] && copies[1] && copies[2] ? 0 : MR_E_NO_MEMORY;
 
-	t->records = malloc(bytes);
-	again = malloc(bytes);
-	if (!t->records || !again)
-		status = MR_E_NO_MEMORY;
-	else if (mr_mapped_read(fd, t->records, bytes, sizeof(t->header)) != (int64_t)bytes ||
-		 mr_mapped_read(fd, again, bytes, sizeof(t->header)) != (int64_t)bytes)
-		status = MR_E_TRUNCATED;
-	for (uint64_t i = 0; !status && i < t->header.entries; i++)
-		if (t->records[i].sequence != again[i].sequence)
-			t->records[i] = (struct mr_trace_record){.ns = 1};
-	free(again);
+	for (int i = 0; i < 3 && !status; i++)
+		if (mr_mapped_read(fd, copies[i], bytes, sizeof(t->header)) != (int64_t)bytes)
+			status = MR_E_TRUNCATED;
+	for (uint64_t i = 0; !status && i < n; i++)
+		if (copies[0][i].sequence != copies[2][i].sequence)
+			copies[1][i] = (struct mr_trace_record){.ns = 1};
+	free(copies[0]);
+	free(copies[2]);
+	t->records = copies[1];
 	return status;
 }
 
