@@ -3,6 +3,7 @@
 #include <curses.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "tools/tools.h"
 #include "tools/top.h"
@@ -87,6 +88,14 @@ static void footer(const struct screen *s, const char *path, int status)
 	attrset(A_NORMAL);
 }
 
+static uint64_t now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
 static struct top_snapshot *newest(struct screen *s, uint32_t back)
 {
 	return &s->past[(s->taken - 1 - back) % HISTORY];
@@ -120,6 +129,7 @@ static void show(struct screen *s, const char *path, int utf8, int status)
 int top_screen(const char *path, int utf8, unsigned period_ms)
 {
 	struct screen *s = calloc(1, sizeof(*s));
+	uint64_t due, now;
 	int key = 0, status;
 
 	status = s ? take(s, path) : MR_E_NO_MEMORY;
@@ -129,14 +139,19 @@ int top_screen(const char *path, int utf8, unsigned period_ms)
 	}
 	tool_catch_signals();
 	start();
-	timeout((int)period_ms);
+	due = now_ms() + period_ms;
 	while (!tool_stop && key != 'q') {
 		show(s, path, utf8, status);
+		now = now_ms();
+		timeout(now < due ? (int)(due - now) : 0);
 		key = getch();
 		if (key == 'w')
 			s->recent = !s->recent;
-		else if (key == ERR)
+		/* By the clock, so that keys do not put it off. */
+		if (now_ms() >= due) {
 			status = take(s, path);
+			due = now_ms() + period_ms;
+		}
 	}
 	endwin();
 	free(s);
