@@ -100,8 +100,8 @@ $(O)/obj/kernels/cpu/%.o: kernels/cpu/%.c
 	$(Q)mkdir -p $(@D) && $(CC) $(ALL_CFLAGS) -O3 $(call isa_of,$<) -MMD -MP -c -o $@ $<
 
 # Only what touches DPDK sees its headers.
-$(O)/obj/driver/net/%.o $(O)/obj/tests/unit/test_net%.o: EXTRA_CFLAGS += $(DPDK_CFLAGS)
-$(O)/obj/tests/%.o: EXTRA_CFLAGS += -Itests -DMR_TEST_DATA='"tests"'
+$(O)/obj/driver/net/%.o $(O)/obj/tests/unit/test_net%.o: override EXTRA_CFLAGS += $(DPDK_CFLAGS)
+$(O)/obj/tests/%.o: override EXTRA_CFLAGS += -Itests -DMR_TEST_DATA='"tests"'
 
 $(O)/obj/%.o: %.c
 	$(call say,CC)
