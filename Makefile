@@ -24,15 +24,17 @@ VERSION := $(shell awk '/define MR_VERSION_(MAJOR|MINOR|PATCH)/{v=v s $$3; s="."
 # ---- packages -------------------------------------------------------------------------------
 # What a fresh Debian 12 needs, and the pkg-config names that show it is there.
 APT_PACKAGES := build-essential pkg-config dpdk-dev libxdp-dev libhwloc-dev libnuma-dev \
-	libcmocka-dev libpcre2-dev libsodium-dev libjson-c-dev python3 python3-pip \
+	libcmocka-dev libpcre2-dev libsodium-dev libjson-c-dev libncurses-dev python3 python3-pip \
 	iproute2 ethtool
 PC_DPDK := libdpdk
 PC_DRV  := hwloc libpcre2-8 libsodium json-c
-HAVE    := $(shell pkg-config --exists $(PC_DPDK) $(PC_DRV) cmocka 2>/dev/null && echo yes)
+PC_TOOL := ncursesw
+HAVE    := $(shell pkg-config --exists $(PC_DPDK) $(PC_DRV) $(PC_TOOL) cmocka 2>/dev/null && echo yes)
 
 DPDK_CFLAGS := $(filter-out -march=% -mssse3,$(shell pkg-config --cflags $(PC_DPDK) 2>/dev/null))
 DPDK_LIBS   := $(shell pkg-config --libs $(PC_DPDK) 2>/dev/null)
 PKG_CFLAGS  := $(shell pkg-config --cflags $(PC_DRV) 2>/dev/null)
+TOOL_LIBS   := $(shell pkg-config --libs $(PC_TOOL) 2>/dev/null)
 LIBS        := $(shell pkg-config --libs $(PC_DRV) 2>/dev/null) -lnuma -lm -lpthread
 
 # ---- flags ----------------------------------------------------------------------------------
@@ -98,8 +100,8 @@ $(O)/obj/kernels/cpu/%.o: kernels/cpu/%.c
 	$(Q)mkdir -p $(@D) && $(CC) $(ALL_CFLAGS) -O3 $(call isa_of,$<) -MMD -MP -c -o $@ $<
 
 # Only what touches DPDK sees its headers.
-$(O)/obj/driver/net/%.o $(O)/obj/tests/unit/test_net%.o: EXTRA_CFLAGS += $(DPDK_CFLAGS)
-$(O)/obj/tests/%.o: EXTRA_CFLAGS += -Itests -DMR_TEST_DATA='"tests"'
+$(O)/obj/driver/net/%.o $(O)/obj/tests/unit/test_net%.o: override EXTRA_CFLAGS += $(DPDK_CFLAGS)
+$(O)/obj/tests/%.o: override EXTRA_CFLAGS += -Itests -DMR_TEST_DATA='"tests"'
 
 $(O)/obj/%.o: %.c
 	$(call say,CC)
@@ -127,7 +129,7 @@ define link
 		-Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(1) $(LIBS)
 endef
 $(BIN): $(call obj,$(SRC_tool)) $(ARCHIVES)
-	$(call link,$(DPDK_LIBS))
+	$(call link,$(TOOL_LIBS) $(DPDK_LIBS))
 $(O)/bin/example-%: $(O)/obj/userlib/examples/%.o $(SO_ulib)
 	$(call say,LD)
 	$(Q)mkdir -p $(@D) && $(CC) $(SANFLAGS) -o $@ $< -L$(O)/lib -lmillrace -Wl,-rpath,'$$ORIGIN/../lib'
@@ -144,7 +146,7 @@ $(O)/obj/firmware-sim/chips.o: $(wildcard firmware-sim/chips/*.chip)
 # ---- what the machine has ---------------------------------------------------------------------
 .PHONY: probe
 probe:
-	$(Q)sh scripts/probe.sh $(PC_DPDK) $(PC_DRV) cmocka
+	$(Q)sh scripts/probe.sh $(PC_DPDK) $(PC_DRV) $(PC_TOOL) cmocka
 
 ## deps       install the Debian packages that the build needs (apt; sudo when not root)
 .PHONY: deps

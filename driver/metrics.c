@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* The counters' storage and their descriptions, both made from metrics.def. */
+/* The metrics' descriptions, made from metrics.def. Their storage is driver/counters.c. */
 #include "driver/metrics.h"
-
-uint64_t mr_metrics[MR_METRIC_COUNT] __attribute__((aligned(64)));
 
 const struct mr_metric_info mr_metric_info[MR_METRIC_COUNT] = {
 #define X(id, unit, owner, help) {#id, unit, #owner, help},

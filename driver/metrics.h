@@ -3,6 +3,9 @@
  * The counters: one process-wide table made from metrics.def. Everything in driver/ counts here;
  * tools/ prints it. Each metric has one writing thread (its owner in metrics.def), so counting is a
  * relaxed load and store; any thread may read, and sees a recent value, never a torn one.
+ *
+ * The table is the process's own memory, or lies in a mapped file (driver/counters.h) that other
+ * programs read; only setup moves it, before the owners' threads run.
  */
 #ifndef MR_DRIVER_METRICS_H
 #define MR_DRIVER_METRICS_H
@@ -23,7 +26,7 @@ struct mr_metric_info {
 	const char *help;
 };
 
-extern uint64_t mr_metrics[MR_METRIC_COUNT];
+extern uint64_t *mr_metrics; /* MR_METRIC_COUNT of them */
 extern const struct mr_metric_info mr_metric_info[MR_METRIC_COUNT];
 
 /* Adds @n to @m. Only from the metric's owner thread. */

@@ -64,6 +64,8 @@ suite() {
 	done
 }
 
+# Servers that tests start keep their counters here.
+export XDG_RUNTIME_DIR=$work
 export UBSAN_OPTIONS=print_stacktrace=1
 export ASAN_OPTIONS=detect_leaks=1:abort_on_error=0
 

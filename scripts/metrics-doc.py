@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Prints Documentation/metrics.rst, made from driver/metrics.def.
+"""Prints Documentation/metrics.rst, made from driver/metrics.def and driver/histogram.def.
 
-usage: metrics-doc.py [driver/metrics.def]
+usage: metrics-doc.py [driver/metrics.def [driver/histogram.def]]
 
 tests/integration/docs.sh compares the committed page with what this prints. A line of the
 definition file that this does not understand ends it with status 1: no metric is left out in
@@ -12,13 +12,14 @@ import re
 import sys
 
 HEAD = """\
-.. This page is made by scripts/metrics-doc.py from driver/metrics.def; change that file instead.
+.. This page is made by scripts/metrics-doc.py from driver/metrics.def and driver/histogram.def; change those
+   files instead.
 
 Metrics
 =======
 
 Every counter of the server, from ``driver/metrics.def``. That one list makes the C enumeration
-(``enum mr_metric``), the printed table and this page.
+(``enum mr_metric``), the printed table, the counters file (:doc:`observing`) and this page.
 
 All values are unsigned 64-bit counts since the process started. They never go down. A metric whose
 name holds ``_max_`` is the largest value seen so far, not a sum.
@@ -33,6 +34,7 @@ Owner       Thread
 """
 RULE = "==========  " + "=" * 83
 METRIC = re.compile(r'^X\((\w+), "([^"]+)", (\w+), "([^"]+)"\)$')
+HISTOGRAM = re.compile(r'^X\((\w+), (\w+), "([^"]+)"\)$')
 OWNER = re.compile(r"^ \*   (\w+)\s{2,}(.+)$")
 
 
@@ -63,6 +65,24 @@ def read(path):
     return owners, sections
 
 
+def histograms(path, owners):
+    """Returns [(id, owner, help)]."""
+    found, inside = [], False
+    with open(path, encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            line = line.rstrip()
+            one = HISTOGRAM.match(line)
+            if one:
+                if one[2] not in dict(owners):
+                    sys.exit(f"{path}:{number}: no owner {one[2]}")
+                found.append(one.groups())
+            elif line == "/*" or inside:
+                inside = not line.endswith("*/")
+            elif line and not line.startswith("/* SPDX"):
+                sys.exit(f"{path}:{number}: neither a histogram nor a comment: {line}")
+    return found
+
+
 def table(rows, header):
     """A simple table of @rows under @header; every cell is one line."""
     rows = [header] + rows
@@ -82,6 +102,11 @@ def main():
         rows = [(f"``{m[0]}``", m[1], m[2], m[3]) for m in metrics]
         print(f"\n{heading}\n{'-' * len(heading)}\n")
         print(table(rows, ("Metric", "Unit", "Owner", "Meaning")))
+    path = sys.argv[2] if len(sys.argv) > 2 else "driver/histogram.def"
+    print("\nLatency histograms\n------------------\n\nFrom ``driver/histogram.def``; all are in ns. "
+          ":doc:`observing` says how exact they are.\n")
+    rows = [(f"``{h[0]}``", h[1], h[2]) for h in histograms(path, owners)]
+    print(table(rows, ("Histogram", "Owner", "Meaning")))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@
 
 #include <millrace/wire.h>
 
+#include "driver/counters.h"
 #include "driver/model/model.h"
 #include "driver/net/net.h"
 #include "driver/ring/server.h"
@@ -33,6 +34,7 @@ struct serve_options {
 };
 
 struct serve {
+	struct serve_observe observe;
 	struct serve_options options;
 	struct mr_model *model;
 	struct tool_devices devices;
@@ -75,6 +77,11 @@ static const char usage[] =
 	"  --chunk N         tokens of a prefill call (default: 128)\n"
 	"  --steps N         steps of a DECODE while nobody waits to join (default: 1)\n"
 	"  --poll MODE       busy, adaptive (default) or sleep\n\n"
+	"seeing what it does:\n"
+	"  --counters FILE   keep the counters there, for `millrace top` (default: a file in\n"
+	"                    $XDG_RUNTIME_DIR or /dev/shm; the log names it); it stays afterwards\n"
+	"  --no-counters     no such file\n"
+	"  --trace FILE      keep the last 262,144 events there, for `millrace trace`\n"
 	"  --stats FILE      write every metric as JSON at the end; SIGUSR1 prints them "
 	"meanwhile\n\n"
 	"SIGTERM and SIGINT let requests end for at most 5 s.\n\n"
@@ -100,6 +107,9 @@ enum {
 	OPT_STEPS,
 	OPT_POLL,
 	OPT_STATS,
+	OPT_COUNTERS,
+	OPT_NO_COUNTERS,
+	OPT_TRACE,
 };
 
 static const struct option table[] = {
@@ -120,6 +130,9 @@ static const struct option table[] = {
 	{"steps", required_argument, NULL, OPT_STEPS},
 	{"poll", required_argument, NULL, OPT_POLL},
 	{"stats", required_argument, NULL, OPT_STATS},
+	{"counters", required_argument, NULL, OPT_COUNTERS},
+	{"no-counters", no_argument, NULL, OPT_NO_COUNTERS},
+	{"trace", required_argument, NULL, OPT_TRACE},
 	{"help", no_argument, NULL, 'h'},
 	TOOL_DEVICE_LONG_OPTIONS,
 	{0},
@@ -165,8 +178,10 @@ static uint32_t *number_of(struct serve_options *o, int option, uint64_t *max)
 	}
 }
 
-static const char **text_of(struct serve_options *o, int option)
+static const char **text_of(struct serve *s, int option)
 {
+	struct serve_options *o = &s->options;
+
 	switch (option) {
 	case 'm':
 		return &o->model;
@@ -184,6 +199,10 @@ static const char **text_of(struct serve_options *o, int option)
 		return &o->ip;
 	case OPT_STATS:
 		return &o->stats;
+	case OPT_COUNTERS:
+		return &s->observe.counters;
+	case OPT_TRACE:
+		return &s->observe.trace;
 	default:
 		return NULL;
 	}
@@ -203,10 +222,11 @@ static int parse_poll(struct serve_options *o, const char *mode)
 	return -1;
 }
 
-static int take_option(struct serve_options *o, int c)
+static int take_option(struct serve *s, int c)
 {
+	struct serve_options *o = &s->options;
 	int taken = tool_device_option(c, optarg, &o->devices);
-	const char **text = text_of(o, c);
+	const char **text = text_of(s, c);
 	uint64_t max, n;
 	uint32_t *number = number_of(o, c, &max);
 
@@ -227,7 +247,9 @@ static int take_option(struct serve_options *o, int c)
 		return parse_poll(o, optarg);
 	if (c == OPT_QUIET)
 		o->devices.quiet = 1;
-	return c == OPT_QUIET ? 0 : -1;
+	if (c == OPT_NO_COUNTERS)
+		s->observe.no_counters = 1;
+	return c == OPT_QUIET || c == OPT_NO_COUNTERS ? 0 : -1;
 }
 
 static int wants_wire(const struct serve_options *o)
@@ -236,8 +258,9 @@ static int wants_wire(const struct serve_options *o)
 }
 
 /* -1 = go on, else the exit status. */
-static int parse(int argc, char **argv, struct serve_options *o)
+static int parse(int argc, char **argv, struct serve *s)
 {
+	struct serve_options *o = &s->options;
 	int c;
 
 	argv[0] = (char *)"millrace serve";
@@ -247,7 +270,7 @@ static int parse(int argc, char **argv, struct serve_options *o)
 			fputs(usage, stdout);
 			return TOOL_OK;
 		}
-		if (c == '?' || take_option(o, c))
+		if (c == '?' || take_option(s, c))
 			return TOOL_USAGE;
 	}
 	o->devices.arena_log = !o->devices.quiet;
@@ -259,6 +282,8 @@ static int parse(int argc, char **argv, struct serve_options *o)
 		return complain("the wire needs --key FILE ('millrace keys new FILE' makes one)");
 	if (o->memif && o->vdev)
 		return complain("give --memif or --vdev, not both");
+	if (s->observe.counters && s->observe.no_counters)
+		return complain("give --counters or --no-counters, not both");
 	return -1;
 }
 
@@ -347,8 +372,13 @@ static int open_all(struct serve *s)
 	s->model = tool_model_open(o->model);
 	if (!s->model)
 		return TOOL_FAILED;
+	/* First, so that nobody counts while the table moves. */
+	if (serve_observe_open(&s->observe))
+		return TOOL_FAILED;
 	if (tool_devices_open(&o->devices, s->model, &s->devices))
 		return TOOL_FAILED;
+	serve_observe_devices(&s->observe, &s->devices);
+	s->loop.observe = &s->observe;
 	sched.model = s->model;
 	sched.prefill = s->devices.prefill;
 	sched.decode = s->devices.decode;
@@ -376,25 +406,29 @@ static void close_all(struct serve *s)
 	mr_sched_destroy(s->sched);
 	mr_ring_server_destroy(s->ring);
 	tool_devices_close(&s->devices);
+	serve_observe_close(&s->observe);
 	mr_model_close(s->model);
 }
 
+/* One line for the log, and the same for who looks at the counters file. */
 static void announce(const struct serve *s)
 {
 	const struct serve_options *o = &s->options;
+	const char *model = s->model->name[0] ? s->model->name : "a model";
+	const char *port = o->memif ? o->memif : o->vdev ? o->vdev : "the first port";
+	char listen[512] = "";
 
-	fprintf(stderr, "millrace: serving %s: prefill %s, decode %s, context %u",
-		s->model->name[0] ? s->model->name : "a model", s->devices.prefill->caps.name,
-		s->devices.decode->caps.name, mr_sched_context(s->sched));
 	if (o->ring)
-		fprintf(stderr, "; ring %s", o->ring);
+		snprintf(listen, sizeof(listen), "; ring %s", o->ring);
 	if (s->net)
-		fprintf(stderr, "; wire %s:%u on %s", o->ip ? o->ip : DEFAULT_IP,
-			o->port ? o->port : MR_WIRE_PORT,
-			o->memif  ? o->memif
-			: o->vdev ? o->vdev
-				  : "the first port");
-	fputc('\n', stderr);
+		snprintf(listen + strlen(listen), sizeof(listen) - strlen(listen),
+			 "; wire %s:%u on %s", o->ip ? o->ip : DEFAULT_IP,
+			 o->port ? o->port : MR_WIRE_PORT, port);
+	fprintf(stderr, "millrace: serving %s: prefill %s, decode %s, context %u%s\n", model,
+		s->devices.prefill->caps.name, s->devices.decode->caps.name,
+		mr_sched_context(s->sched), listen);
+	mr_counters_describe(model, listen + 2);
+	mr_counters_set_state(MR_SERVER_SERVING, mr_clock_monotonic.now_ns(NULL));
 }
 
 /* Requests may end for DRAIN_NS; then what the fronts still have to send goes out, if it can at once. */
@@ -403,6 +437,7 @@ static void drain(struct serve *s)
 	uint64_t until = mr_clock_monotonic.now_ns(NULL) + DRAIN_NS;
 
 	mr_sched_drain(s->sched);
+	mr_counters_set_state(MR_SERVER_DRAINING, mr_clock_monotonic.now_ns(NULL));
 	while (mr_sched_active(s->sched) && mr_clock_monotonic.now_ns(NULL) < until)
 		serve_loop_turn(&s->loop);
 	if (mr_sched_active(s->sched))
@@ -419,6 +454,8 @@ static int serve(struct serve *s)
 
 	if (status != TOOL_OK)
 		return status;
+	if (s->observe.path[0])
+		fprintf(stderr, "millrace: counters in %s\n", s->observe.path);
 	tool_catch_signals();
 	sigaction(SIGUSR1, &(struct sigaction){.sa_handler = on_usr1}, NULL);
 	announce(s);
@@ -443,7 +480,7 @@ static int run(int argc, char **argv)
 		return failed("serve", MR_E_NO_MEMORY);
 	s->options.poll = SERVE_ADAPTIVE;
 	s->loop.epoll = -1;
-	status = parse(argc, argv, &s->options);
+	status = parse(argc, argv, s);
 	if (status < 0) {
 		status = serve(s);
 		close_all(s);

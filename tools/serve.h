@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What `millrace serve` and `millrace run` share: the loop and how it sleeps, and the counters printed. */
+/* What `millrace serve` and `millrace run` share: the loop and how it sleeps, the counters and the trace. */
 #ifndef MR_TOOLS_SERVE_H
 #define MR_TOOLS_SERVE_H
 
@@ -8,8 +8,32 @@
 
 #include "driver/front.h"
 #include "driver/sched/sched.h"
+#include "tools/tools.h"
 
 #define SERVE_FRONTS_MAX 2
+
+#define SERVE_PATH_BYTES 4096
+
+/* What others can see of the server. The first part is its options. */
+struct serve_observe {
+	const char *counters; /* NULL = a file of its own choice */
+	const char *trace;    /* NULL = none */
+	int no_counters;
+	/* its own */
+	char path[SERVE_PATH_BYTES]; /* of the counters file; "" = none */
+	struct mr_device *devices[2];
+	uint32_t device_count;
+};
+
+/* Before devices are opened. 0, or a status after one line on stderr. */
+int serve_observe_open(struct serve_observe *o);
+void serve_observe_devices(struct serve_observe *o, const struct tool_devices *devices);
+/* From the loop, each turn. */
+void serve_observe_beat(struct serve_observe *o, uint64_t now_ns);
+/* After the devices were closed. The files stay. */
+void serve_observe_close(struct serve_observe *o);
+/* The counters file of a running server, or else of the last one, among those of its own choice. */
+int serve_observe_find(char *path, size_t bytes);
 
 enum serve_poll { SERVE_BUSY, SERVE_ADAPTIVE, SERVE_SLEEP };
 
@@ -19,6 +43,7 @@ struct serve_loop {
 	struct mr_front fronts[SERVE_FRONTS_MAX];
 	uint32_t front_count;
 	enum serve_poll poll;
+	struct serve_observe *observe; /* NULL = nobody looks */
 	/* the loop's own */
 	int epoll;
 	uint64_t idle_since; /* 0 = the last turn had work */

@@ -109,6 +109,8 @@ int serve_loop_turn(struct serve_loop *loop)
 	did += mr_sched_poll(loop->sched);
 	ended = now();
 	mr_metric_max(MR_M_sched_cycle_max_ns, ended - began);
+	if (loop->observe)
+		serve_observe_beat(loop->observe, ended);
 	loop->turn_began = ended;
 	if (did > 0)
 		loop->idle_since = 0;
