@@ -4,6 +4,7 @@
  * tokens of one request made in one turn share a datagram.
  */
 #include "driver/net/server.h"
+#include "driver/trace.h"
 
 _Static_assert((int)MR_FINISH_STOP == (int)MR_WIRE_FINISH_STOP &&
 		       (int)MR_FINISH_LENGTH == (int)MR_WIRE_FINISH_LENGTH &&
@@ -154,6 +155,7 @@ static bool send_due(struct mr_net *net, struct call *call, int *datagrams)
 		if (n == 0)
 			return false;
 		call->sent += n;
+		mr_trace(MR_T_egress, call->owner, MR_TRACE_NO_DEVICE, n);
 		(*datagrams)++;
 	}
 	if (call->state == CALL_ENDED && !call->done_sent) {

@@ -38,8 +38,10 @@ static void start(struct mr_net *net, struct call *call)
 	r->text_bytes = params->total;
 	r->copies[MR_COPY_PROMPT_WIRE - MR_COPY_SITES_FIRST] = params->total;
 	status = mr_sched_submit(net->sched, r);
-	if (status == 0)
+	if (status == 0) {
+		call->owner = r->owner;
 		return;
+	}
 	mr_net_send_error(net, &call->from, call->key, status, 0);
 	mr_net_forget(net, call);
 }
@@ -68,7 +70,8 @@ static struct call *open_call(struct mr_net *net, const struct frame_end *from,
 	call->state = CALL_FILLING;
 	call->request = request;
 	call->from = *from;
-	call->deadline_ns = mr_net_now(net) + net->assemble_ns;
+	request->arrival_ns = mr_net_now(net);
+	call->deadline_ns = request->arrival_ns + net->assemble_ns;
 	TAILQ_INSERT_TAIL(&net->filling, call, link);
 	mr_assembly_start(&call->assembly, request->text, in);
 	return call;

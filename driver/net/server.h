@@ -32,6 +32,7 @@ struct call {
 	uint32_t made;              /* tokens in history */
 	uint32_t sent;              /* of them, given to the port */
 	uint64_t key;               /* the client's name for the request */
+	uint32_t owner;             /* ACTIVE, ENDED: the sequence's id in the trace */
 	uint64_t deadline_ns;       /* FILLING: to be complete; ENDED: forgotten */
 	struct mr_request *request; /* FILLING, ACTIVE */
 	struct assembly assembly;

@@ -9,6 +9,7 @@
 #include <sys/eventfd.h>
 
 #include "driver/ring/internal.h"
+#include "driver/trace.h"
 
 /* The most tokens promised to one request: the steps that a DECODE may make ahead of the client. */
 #define PROMISE_MAX 8u
@@ -166,6 +167,7 @@ static void token(void *front, struct mr_request *request, const struct mr_token
 	slot->promised--;
 	client->promised--;
 	mr_ring_cq_write(client, &cqe);
+	mr_trace(MR_T_egress, request->owner, MR_TRACE_NO_DEVICE, 1);
 }
 
 static uint8_t ended(enum mr_finish finish)

@@ -135,11 +135,13 @@ int mr_sched_decode_turn(struct mr_sched *s)
 		q->stopped = 0;
 		q->got = 0;
 		/* To the tail, so that a batch smaller than the crowd goes round. */
-		mr_sched_move(q, DECODING, &s->decoding[q->class]);
+		mr_sched_move(s, q, DECODING, &s->decoding[q->class]);
 	}
 	s->batch_count = (uint32_t)posted;
 	s->batch_steps = steps;
 	s->batch_ns = now_ns(s);
+	mr_device_posted(decode_row(s), s->batch_ns);
+	mr_trace_at(MR_T_step_begin, 0, decode_row(s), (uint64_t)posted, s->batch_ns);
 	s->background_turn++;
 	mr_count(MR_M_sched_steps, 1);
 	mr_count(MR_M_sched_decode_entries, (uint64_t)posted);
@@ -177,6 +179,7 @@ static struct sequence *sequence_of(struct mr_sched *s, const struct mr_event *e
 static void deliver(struct mr_sched *s, struct sequence *q, const struct mr_event *event)
 {
 	struct entry *e = q->entry;
+	uint64_t now = now_ns(s);
 	struct mr_token token = {
 		.token = event->token,
 		.position = event->position,
@@ -188,8 +191,14 @@ static void deliver(struct mr_sched *s, struct sequence *q, const struct mr_even
 
 	q->tokens[q->count++] = event->token;
 	e->answered++;
-	if (e->first_ns == 0)
-		e->first_ns = now_ns(s);
+	if (e->first_ns == 0) {
+		e->first_ns = now;
+		mr_histogram_add(MR_H_ttft, now - e->submit_ns);
+	} else {
+		mr_histogram_add(MR_H_itl, now - e->last_ns);
+	}
+	e->last_ns = now;
+	mr_trace_at(MR_T_token, q->owner, decode_row(s), event->position, now);
 	mr_count(MR_M_sched_tokens, 1);
 	e->request.ops->token(e->request.front, &e->request, &token);
 	if (is_stop(s, e, token.token))
@@ -250,6 +259,9 @@ void mr_sched_decode_done(struct mr_sched *s, int32_t status)
 	uint64_t from = s->batch_ns > s->free_ns[DEC] ? s->batch_ns : s->free_ns[DEC];
 
 	s->free_ns[DEC] = now;
+	mr_device_ended(decode_row(s), now);
+	mr_trace_at(MR_T_step_end, 0, decode_row(s), (uint64_t)-status, now);
+	mr_histogram_add(MR_H_step, (now - s->batch_ns) / s->batch_steps);
 	mr_count(MR_M_sched_decode_busy_ns, now - from);
 	average(&s->step_ns, (now - from) / s->batch_steps);
 	mind_the_bound(s, count, (now - from) / s->batch_steps);

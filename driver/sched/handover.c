@@ -42,6 +42,7 @@ static void conclude(struct mr_sched *s, struct sequence *q)
 		q->fed = q->count - 1;
 		mr_kv_publish(s, q, DEC, q->fed);
 		q->entry->joined_ns = now_ns(s);
+		mr_histogram_add(MR_H_handover, q->entry->joined_ns - q->entry->prefilled_ns);
 		mr_sched_ready(s, q);
 		return;
 	}
@@ -123,6 +124,8 @@ static int post_import(struct mr_sched *s, struct sequence *q)
 	}
 	q->inflight++;
 	q->imports++;
+	mr_device_posted(decode_row(s), now_ns(s));
+	mr_trace_at(MR_T_handover_begin, q->owner, decode_row(s), (uint64_t)count, now_ns(s));
 	mr_count(MR_M_sched_handover_blocks, (uint64_t)count);
 	if (q->state != HANDOVER)
 		mr_count(MR_M_sched_handover_hidden, (uint64_t)count);
@@ -183,7 +186,11 @@ int mr_sched_handover_turn(struct mr_sched *s)
 
 void mr_sched_import_done(struct mr_sched *s, struct sequence *q, int32_t status)
 {
+	uint64_t now = now_ns(s);
+
 	q->imports--;
+	mr_device_ended(decode_row(s), now);
+	mr_trace_at(MR_T_handover_end, q->owner, decode_row(s), (uint64_t)-status, now);
 	if (status < 0)
 		note_refusal(q, status);
 	if (mr_sched_work_done(s, q))

@@ -32,9 +32,11 @@
 
 #include <sys/queue.h>
 
+#include "driver/counters.h"
 #include "driver/mem/copy.h"
 #include "driver/model/model.h"
 #include "driver/sched/sched.h"
+#include "driver/trace.h"
 
 #define IMPORTS_MAX   2u /* of one sequence under way: the next is described while one arrives */
 #define HANDOVERS_MAX 2u /* the first and one retry, into a fresh slot */
@@ -218,6 +220,7 @@ struct mr_sched {
 	struct sequence **sequence_buckets;
 	uint32_t next_owner;
 	uint32_t live; /* not free */
+	uint32_t in_state[ENDING + 1];
 
 	struct account *accounts;
 	uint32_t account_count;
@@ -279,6 +282,20 @@ static inline enum pool_id prefill_pool(const struct mr_sched *s)
 	return s->shared ? DEC : PRE;
 }
 
+/* Places in the counters' device table: prefill's first, and only one where they are the same. */
+#define PREFILL_ROW 0u
+static inline uint32_t decode_row(const struct mr_sched *s)
+{
+	return s->shared ? 0 : 1;
+}
+
+static inline void mr_sched_set_state(struct mr_sched *s, struct sequence *q, enum state state)
+{
+	s->in_state[q->state]--;
+	s->in_state[state]++;
+	q->state = state;
+}
+
 /* A hash of two words for the indices, whose low bits are good. */
 static inline uint64_t mix(uint64_t a, uint64_t b)
 {
@@ -315,7 +332,8 @@ void mr_sched_sequence_name(struct mr_sched *s, struct sequence *q, uint64_t key
 void mr_sched_sequence_unname(struct mr_sched *s, struct sequence *q);
 void mr_sched_sequence_free(struct mr_sched *s, struct sequence *q);
 /* Takes it off its list and puts it on @list (NULL = on none), at its tail. */
-void mr_sched_move(struct sequence *q, enum state state, struct sequence_list *list);
+void mr_sched_move(struct mr_sched *s, struct sequence *q, enum state state,
+		   struct sequence_list *list);
 void mr_sched_hand_move(struct sequence *q, struct sequence_list *list);
 /* Begins the end of what it does. The first call counts; the front hears of it from mr_sched_reap. */
 void mr_sched_end(struct mr_sched *s, struct sequence *q, int32_t status, enum mr_finish finish);

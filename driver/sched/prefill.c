@@ -14,9 +14,10 @@ static void complete(struct mr_sched *s, struct sequence *q)
 {
 	mr_sched_dequeue(s, q);
 	q->entry->prefilled_ns = now_ns(s);
+	mr_histogram_add(MR_H_prefill, q->entry->prefilled_ns - q->entry->start_ns);
 	mr_kv_publish(s, q, prefill_pool(s), q->written);
 	if (!s->shared) {
-		mr_sched_move(q, HANDOVER, NULL);
+		mr_sched_move(s, q, HANDOVER, NULL);
 		return;
 	}
 	q->fed = q->written;
@@ -29,11 +30,11 @@ void mr_sched_ready(struct mr_sched *s, struct sequence *q)
 	const struct mr_request *r = &q->entry->request;
 
 	if (r->op == MR_REQUEST_SCORE)
-		mr_sched_move(q, SCORING, &s->scoring);
+		mr_sched_move(s, q, SCORING, &s->scoring);
 	else if (r->max_tokens == 0 && q->fed == q->count - 1)
 		mr_sched_end(s, q, 0, MR_FINISH_LENGTH);
 	else
-		mr_sched_move(q, DECODING, &s->decoding[q->class]);
+		mr_sched_move(s, q, DECODING, &s->decoding[q->class]);
 }
 
 /* No room, or an error: 0 = @q stays where it is, 1 = it is ending. */
@@ -91,9 +92,10 @@ static int start(struct mr_sched *s, struct sequence *q)
 	}
 	if (s->claim[q->class] == q)
 		s->claim[q->class] = NULL;
-	q->state = PREFILLING;
+	mr_sched_set_state(s, q, PREFILLING);
 	q->entry->reused = q->written;
 	q->entry->start_ns = now_ns(s);
+	mr_histogram_add(MR_H_queue, q->entry->start_ns - q->entry->submit_ns);
 	if (!s->shared) {
 		for (uint32_t l = 0; l < s->layers; l++)
 			q->ready[l] = q->written;
@@ -152,6 +154,8 @@ static int post_chunk(struct mr_sched *s, struct sequence *q)
 	q->inflight++;
 	s->prefilling = q;
 	s->chunk_ns = now_ns(s);
+	mr_device_posted(PREFILL_ROW, s->chunk_ns);
+	mr_trace_at(MR_T_chunk_begin, q->owner, PREFILL_ROW, q->chunk, s->chunk_ns);
 	mr_sched_charge(s, q, q->chunk);
 	return 1;
 }
@@ -183,9 +187,11 @@ static uint64_t took_ns(struct mr_sched *s, enum pool_id id, uint64_t posted_ns,
 
 void mr_sched_prefill_done(struct mr_sched *s, struct sequence *q, int32_t status)
 {
-	uint64_t ns = took_ns(s, prefill_pool(s), s->chunk_ns, now_ns(s));
+	uint64_t now = now_ns(s), ns = took_ns(s, prefill_pool(s), s->chunk_ns, now);
 
 	s->prefilling = NULL;
+	mr_device_ended(PREFILL_ROW, now);
+	mr_trace_at(MR_T_chunk_end, q->owner, PREFILL_ROW, (uint64_t)-status, now);
 	mr_count(MR_M_sched_prefill_busy_ns, ns);
 	if (mr_sched_work_done(s, q))
 		return;

@@ -70,7 +70,7 @@ void mr_sched_enqueue(struct mr_sched *s, struct sequence *q)
 {
 	struct account *a = q->account;
 
-	mr_sched_move(q, QUEUED, &a->queue[q->class]);
+	mr_sched_move(s, q, QUEUED, &a->queue[q->class]);
 	s->waiting++;
 	if (a->in_ring[q->class])
 		return;
@@ -83,7 +83,7 @@ void mr_sched_dequeue(struct mr_sched *s, struct sequence *q)
 {
 	struct account *a = q->account;
 
-	mr_sched_move(q, q->state, NULL);
+	mr_sched_move(s, q, q->state, NULL);
 	s->waiting--;
 	if (s->claim[q->class] == q)
 		s->claim[q->class] = NULL;

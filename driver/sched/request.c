@@ -75,7 +75,14 @@ void mr_sched_accept(struct mr_sched *s, struct entry *e, struct sequence *q)
 	q->entry = e;
 	q->class = e->request.itl_ns ? FOREGROUND : BACKGROUND;
 	e->request.tokens = q->tokens;
+	e->request.owner = q->owner;
 	e->submit_ns = now_ns(s);
+	if (!e->request.arrival_ns)
+		e->request.arrival_ns = e->submit_ns;
+	mr_trace_at(MR_T_arrival, q->owner, MR_TRACE_NO_DEVICE, e->request.text_bytes,
+		    e->request.arrival_ns);
+	mr_trace_at(MR_T_tokenised, q->owner, MR_TRACE_NO_DEVICE, e->input, e->submit_ns);
+	mr_trace_at(MR_T_queued, q->owner, MR_TRACE_NO_DEVICE, s->active + 1, e->submit_ns);
 	e->hash_next = *head;
 	*head = e;
 	s->active++;
@@ -111,6 +118,8 @@ void mr_sched_finish(struct mr_sched *s, struct entry *e)
 		.cycles = e->cycles,
 	};
 
+	mr_trace_at(MR_T_end, q->owner, MR_TRACE_NO_DEVICE,
+		    mr_trace_end_value(q->status, e->answered), end.end_ns);
 	for (unsigned i = 0; i < MR_COPY_SITES; i++)
 		end.copies[i] = e->request.copies[i];
 	hash_remove(s, e);

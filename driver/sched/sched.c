@@ -126,6 +126,7 @@ static void fill_pools(struct mr_sched *s)
 		q->ready = progress;
 		q->sent = progress + s->layers;
 		progress += 2 * s->layers;
+		s->in_state[FREE]++;
 		TAILQ_INSERT_HEAD(&s->free_sequences, q, link);
 	}
 	for (uint32_t i = 0; i < s->prefix_count; i++, ids += s->context)
@@ -301,6 +302,20 @@ static int take_events(struct mr_sched *s, struct mr_device *dev)
 	return did;
 }
 
+static void note_queues(const struct mr_sched *s)
+{
+	const struct mr_queues queues = {
+		.waiting = s->in_state[QUEUED],
+		.prefilling = s->in_state[PREFILLING],
+		.handover = s->in_state[HANDOVER],
+		.decoding = s->in_state[DECODING] + s->in_state[SCORING],
+		.paused = s->in_state[PAUSED],
+		.requests = s->requests,
+	};
+
+	mr_queues_note(&queues);
+}
+
 int mr_sched_poll(struct mr_sched *s)
 {
 	int did = 0;
@@ -317,7 +332,10 @@ int mr_sched_poll(struct mr_sched *s)
 		did += mr_sched_handover_turn(s);
 		did += mr_sched_prefill_turn(s);
 	}
-	return did + mr_sched_reap(s);
+	did += mr_sched_reap(s);
+	if (did)
+		note_queues(s);
+	return did;
 }
 
 void mr_sched_drop_cache(struct mr_sched *s)

@@ -156,6 +156,8 @@ struct mr_request {
 	uint32_t *tokens;                  /* context entries; once accepted, the sequence's */
 	uint32_t token_count;              /* with MR_REQUEST_TOKENS: of the input */
 	uint64_t copies[MR_COPY_SITES];    /* what the front copied for it, by site */
+	uint64_t arrival_ns; /* when the front took its first input; 0 = with submit */
+	uint32_t owner; /* the orchestrator's: the sequence's id, in the trace and on devices */
 };
 
 struct mr_sched_options {

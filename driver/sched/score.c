@@ -110,5 +110,5 @@ void mr_sched_score_done(struct mr_sched *s, struct sequence *q, int32_t status)
 	if (e->scored == e->request.score_count)
 		mr_sched_end(s, q, 0, MR_FINISH_LENGTH);
 	else /* to the tail: many at once take turns */
-		mr_sched_move(q, SCORING, &s->scoring);
+		mr_sched_move(s, q, SCORING, &s->scoring);
 }

@@ -32,12 +32,13 @@ struct sequence *mr_sched_sequence_new(struct mr_sched *s, uint64_t client)
 		.client = client,
 		.index = q->index,
 		.owner = s->next_owner++,
-		.state = ENDING, /* on no list yet */
+		.state = FREE,
 		.account = account,
 		.tokens = q->tokens,
 		.ready = q->ready,
 		.sent = q->sent,
 	};
+	mr_sched_set_state(s, q, ENDING); /* until it is put on a list */
 	return q;
 }
 
@@ -67,7 +68,7 @@ void mr_sched_sequence_free(struct mr_sched *s, struct sequence *q)
 {
 	mr_sched_sequence_unname(s, q);
 	mr_sched_hand_move(q, NULL);
-	mr_sched_move(q, FREE, NULL);
+	mr_sched_move(s, q, FREE, NULL);
 	mr_kv_release(s, q, PRE);
 	mr_kv_release(s, q, DEC);
 	mr_sched_account_put(s, q->account);
@@ -75,11 +76,12 @@ void mr_sched_sequence_free(struct mr_sched *s, struct sequence *q)
 	s->live--;
 }
 
-void mr_sched_move(struct sequence *q, enum state state, struct sequence_list *list)
+void mr_sched_move(struct mr_sched *s, struct sequence *q, enum state state,
+		   struct sequence_list *list)
 {
 	if (q->on)
 		TAILQ_REMOVE(q->on, q, link);
-	q->state = state;
+	mr_sched_set_state(s, q, state);
 	q->on = list;
 	if (list)
 		TAILQ_INSERT_TAIL(list, q, link);
@@ -104,7 +106,7 @@ void mr_sched_end(struct mr_sched *s, struct sequence *q, int32_t status, enum m
 	if (q->state == QUEUED || q->state == PREFILLING)
 		mr_sched_dequeue(s, q);
 	mr_sched_hand_move(q, NULL);
-	mr_sched_move(q, ENDING, q->inflight ? NULL : &s->ending);
+	mr_sched_move(s, q, ENDING, q->inflight ? NULL : &s->ending);
 }
 
 int mr_sched_work_done(struct mr_sched *s, struct sequence *q)
@@ -113,7 +115,7 @@ int mr_sched_work_done(struct mr_sched *s, struct sequence *q)
 	if (!q->ending)
 		return 0;
 	if (q->inflight == 0)
-		mr_sched_move(q, ENDING, &s->ending);
+		mr_sched_move(s, q, ENDING, &s->ending);
 	return 1;
 }
 
@@ -123,7 +125,7 @@ static void pause(struct mr_sched *s, struct sequence *q)
 	struct entry *e = q->entry;
 
 	q->ending = 0;
-	mr_sched_move(q, PAUSED, NULL);
+	mr_sched_move(s, q, PAUSED, NULL);
 	mr_kv_release(s, q, PRE);
 	mr_kv_idle(s, q, 1);
 	mr_sched_finish(s, e);
@@ -140,7 +142,7 @@ static void finish(struct mr_sched *s, struct sequence *q)
 		return;
 	}
 	/* Off every list and without a name first: the front may submit from inside end. */
-	mr_sched_move(q, ENDING, NULL);
+	mr_sched_move(s, q, ENDING, NULL);
 	mr_sched_sequence_unname(s, q);
 	if (q->status < 0 && q->status != MR_E_CANCELLED) {
 		/* What a failing device left behind is nobody's to share. */
