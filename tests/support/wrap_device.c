@@ -126,13 +126,13 @@ static int wrap_score(struct mr_device *dev, struct mr_slot slot, const uint32_t
 	return of(dev)->inner->work->score(of(dev)->inner, slot, tokens, count, position, tag);
 }
 
-/* A work whose DONE is to fail loses its tokens too, as on a device that broke off. */
+/* A work whose DONE is to fail loses its other events too, as on a device that broke off. */
 static int disturb(struct wrap_device *w, struct mr_event *event)
 {
 	for (int i = 0; i < 3; i++) {
 		if (w->in_event_status[i] == 0 || event->tag != w->in_event_tag[i])
 			continue;
-		if (event->type == MR_EVENT_TOKEN)
+		if (event->type != MR_EVENT_DONE)
 			return 1;
 		event->status = w->in_event_status[i];
 		w->in_event_status[i] = 0;
