@@ -45,7 +45,7 @@ struct rig_options {
 
 static void rig_open(struct rig *rig, const struct rig_options *o)
 {
-	struct mr_nil_options nil = {.context = CONTEXT, .vocab = VOCAB};
+	struct mr_nil_options nil = {.context = CONTEXT, .vocab = VOCAB, .layers = LAYERS};
 	struct mr_sched_options sched = {
 		.model = &rig->model,
 		.requests = o->requests,
