@@ -8,8 +8,8 @@
 
 #include "tools/load.h"
 
-/* What a closed loop by --seconds keeps room for where -n does not say: more than servers of today make. */
-#define CLOSED_TOKENS_PER_S 400000.0
+/* What a closed loop by --seconds keeps room for where -n does not say: more than the nil device makes. */
+#define CLOSED_TOKENS_PER_S 2e6
 
 double load_gap_ns(struct load_random *random, double rate)
 {
@@ -19,7 +19,7 @@ double load_gap_ns(struct load_random *random, double rate)
 	return -log(u) / rate * 1e9;
 }
 
-static int fail(int status, const char *what)
+static int failed(int status, const char *what)
 {
 	fprintf(stderr, "millrace: %s: %s (%s)\n", what, mr_strerror(status),
 		mr_status_name(status));
@@ -125,7 +125,7 @@ static int by_trace(const struct load_options *o, struct load_plan *plan)
 	}
 	plan->requests = calloc(t->count, sizeof(*plan->requests));
 	if (!plan->requests)
-		return fail(MR_E_NO_MEMORY, o->trace);
+		return failed(MR_E_NO_MEMORY, o->trace);
 	plan->open = 1;
 	plan->texts = t->texts;
 	plan->classes = t->classes;
@@ -184,7 +184,7 @@ int load_plan_make(const struct load_options *o, struct load_plan *plan)
 	}
 	status = o->rate > 0 ? poisson(o, plan) : closed(o, plan);
 	if (status)
-		return fail(status, status == MR_E_TOO_LARGE ? "too many arrivals" : "the plan");
+		return failed(status, status == MR_E_TOO_LARGE ? "too many arrivals" : "the plan");
 	fill(o, plan);
 	return finish(plan);
 }

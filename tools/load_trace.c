@@ -371,9 +371,7 @@ static int csv_row(struct reader *r)
 			return status;
 		if (n == 0 && last && !field.bytes)
 			return 0; /* an empty line */
-		if (n >= r->column_count)
-			break;
-		if (field.bytes)
+		if (n < r->column_count && field.bytes)
 			v[r->columns[n]] = field;
 	}
 	if (n != r->column_count)
