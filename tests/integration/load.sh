@@ -152,7 +152,7 @@ fi
 	expect 1 'no.jsonl.*E_NOT_FOUND' "$bin" load $ring --trace "$work/no.jsonl"
 	expect 1 'none/ring: .*E_NOT_FOUND.*serve --ring' "$bin" load --ring "$work/none/ring" -p x --wait 100
 	# EAL starts threads of its own; over a ring there is only the hiccup meter beside the loop.
-	"$bin" load $ring -p x --rate 5 --seconds 100 --json >"$work/cut" 2>"$work/err" &
+	"$bin" load $ring -p x --rate 50 --seconds 100 --json >"$work/cut" 2>"$work/err" &
 }
 load=$!
 sleep 1
@@ -223,14 +223,21 @@ done <<EOT
 1 ends_in_.png_or_.svg $ring -p x --plot plot.bmp
 EOT
 
+stop
 # A server that dies: over the ring at once, over the wire after --timeout of silence.
+start --device nil
 # shellcheck disable=SC2086
 "$bin" load $ring -p x -c 4 --seconds 60 -n 100000 --poll adaptive >"$work/out" 2>"$work/err" &
 load=$!
 # shellcheck disable=SC2086
 "$bin" load $wire -p x --rate 100 --seconds 60 --timeout 500 >"$work/out2" 2>"$work/err2" &
 load2=$!
-sleep 1
+tries=0
+until grep -q '^wire_rx_datagrams' "$work/log" && grep -q '^ring_sqe' "$work/log" || [ $tries -gt 100 ]; do
+	tries=$((tries + 1))
+	sleep 0.1
+	kill -USR1 "$server"
+done
 kill -STOP "$server"
 sleep 0.2
 kill -9 "$server"
