@@ -167,7 +167,8 @@ static void write_plot(FILE *out, const struct load_run *run, const char *path, 
 		write_curve(out, "itl", c, samples, itl[c]);
 	}
 	fprintf(out, "set terminal %s\nset output '%s'\n", terminal_of(path), path);
-	fprintf(out, "set multiplot layout 1,2\nset logscale x\nset yrange [0:1]\nset grid\n"
+	fprintf(out, "set multiplot layout 1,2\nset logscale x\nset format x '%%g'\nset yrange "
+		     "[0:1]\nset grid\n"
 		     "set ylabel 'share of samples'\nset key bottom right\n");
 	write_panel(out, run, "TTFT", "ttft", ttft, curves);
 	write_panel(out, run, "ITL", "itl", itl, curves);

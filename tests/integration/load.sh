@@ -155,7 +155,7 @@ fi
 	"$bin" load $ring -p x --rate 50 --seconds 100 --json >"$work/cut" 2>"$work/err" &
 }
 load=$!
-sleep 1
+sleep 0.5
 grep -lE 'dpdk|eal|rte' /proc/$load/task/*/comm && say "EAL runs beside a ring"
 kill -INT $load
 wait $load
