@@ -1,60 +1,74 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * The closed loop of `millrace load`: as many requests under way as asked for, the next one sent when one ends.
- * It spins for a short while and then sleeps shortly, because client and server may share a core.
+ * The timing loop of `millrace load`: sends what is due, takes what came, and where there was nothing for a while,
+ * sleeps until an answer or shortly before the next request is due. All its memory is there, and has been touched,
+ * before the start. In an open loop a request's time counts from when it was due, whatever the loop was doing then.
  */
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <time.h>
-#include <unistd.h>
+#include <sys/resource.h>
 
 #include <millrace/status.h>
 
+#include "driver/model/model.h"
+#include "driver/model/tokenizer.h"
 #include "tools/load.h"
 
-#define IDLE_TURNS    2000 /* polls without work before it sleeps: some 100 us */
-#define IDLE_US       20
-#define OPEN_AGAIN_US 50000        /* between two tries to reach a memif server */
+#define SPIN_NS       100000u      /* without work before it sleeps */
+#define NAP_MAX_NS    10000000u    /* so that a signal is seen */
+#define MARGIN_NS     100000u      /* it wakes so long before a request is due, and spins */
+#define SEND_BURST    8            /* requests sent before answers get their turn */
 #define LAST_WORDS_NS 500000000ull /* for the ends of cancelled requests */
 
-static uint64_t now_ns(void)
+/* What --stream has of the answer that it prints. */
+struct load_stream {
+	struct mr_detok detok;
+};
+
+/* ---- --stream ---- */
+
+static void print_prompt(const struct load_run *run, uint32_t tag)
 {
-	struct timespec t;
+	const struct load_request *q = &run->plan->requests[tag];
 
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
-static void print_text(const char *text, size_t bytes)
-{
-	fwrite(text, 1, bytes, stdout);
-	fflush(stdout);
-}
-
-static void print_prompt(const struct load_run *run, const struct load_record *r)
-{
-	const struct load_prompt *p = &run->options->prompts[r->prompt];
-
-	printf("> %.*s\n", (int)p->bytes, p->text);
+	if (q->prompt == LOAD_RANDOM)
+		printf("> (%u random tokens)\n", q->prompt_tokens);
+	else
+		printf("> %.*s\n", (int)run->plan->texts[q->prompt].bytes,
+		       run->plan->texts[q->prompt].text);
 }
 
 static void print_token(struct load_run *run, uint32_t id)
 {
 	char text[MR_DETOK_MAX];
+	size_t bytes = 0;
+	int control = 0;
+	const char *raw;
 
-	print_text(text, mr_detok_push(run->options->model->tokenizer, &run->detok, id, text));
+	if (run->options->model) {
+		bytes = mr_detok_push(run->options->model->tokenizer, &run->stream->detok, id,
+				      text);
+		fwrite(text, 1, bytes, stdout);
+	} else {
+		raw = run->transport->token(run, id, &bytes, &control);
+		if (raw && !control)
+			fwrite(raw, 1, bytes, stdout);
+	}
+	fflush(stdout);
 }
 
 static void print_end(struct load_run *run, const struct load_record *r)
 {
 	char text[MR_DETOK_MAX];
 
-	print_text(text, mr_detok_flush(&run->detok, text));
+	if (run->options->model)
+		fwrite(text, 1, mr_detok_flush(&run->stream->detok, text), stdout);
 	if (r->status)
 		printf("[%s]", mr_status_name(r->status));
 	printf("\n\n");
-	run->detok = (struct mr_detok){0};
+	fflush(stdout);
+	run->stream->detok = (struct mr_detok){0};
 }
 
 /* One at a time is printed as it comes; several at once, each when it is whole. */
@@ -63,192 +77,294 @@ static int streams(const struct load_run *run)
 	return run->options->stream && run->options->concurrency == 1;
 }
 
-static void on_token(void *arg, uint64_t tag, uint32_t index, const struct mr_wire_token *token)
-{
-	struct load_run *run = arg;
-	struct load_record *r = &run->records[tag];
-	uint64_t now = now_ns();
+/* ---- events ---- */
 
-	if (index >= run->options->max_tokens)
-		return; /* a server that sends more than was asked for */
-	if (index == 0)
-		r->first_ns = now;
-	else
-		run->itl[run->itl_count++] = now - r->last_ns;
-	r->last_ns = now;
-	r->ids[index] = token->id;
+void load_token(struct load_run *run, uint32_t tag, uint32_t index, uint32_t id)
+{
+	struct load_record *r = &run->records[tag];
+
+	/* A server that says more than was asked, or speaks after the end. */
+	if (r->ended || index != r->tokens || index >= run->plan->requests[tag].max_tokens)
+		return;
+	r->at[index] = load_now();
+	r->ids[index] = id;
 	r->tokens = index + 1;
+	__atomic_store_n(&run->token_count, run->token_count + 1, __ATOMIC_RELAXED);
 	if (streams(run))
-		print_token(run, token->id);
+		print_token(run, id);
 }
 
-static void on_end(void *arg, uint64_t tag, int status, uint32_t limit,
-		   const struct mr_wire_done *done, const uint64_t *copies)
+static void take_done(struct load_run *run, struct load_record *r, const struct load_done *done)
 {
-	struct load_run *run = arg;
+	r->has_done = 1;
+	r->finish = (uint8_t)done->finish;
+	r->prompt_tokens = done->prompt_tokens;
+	r->queue_ns = done->queue_ns;
+	r->prefill_ns = done->prefill_ns;
+	r->total_ns = done->total_ns;
+	r->cycles = done->cycles;
+	if (done->copy_sites > run->copy_sites)
+		run->copy_sites = done->copy_sites;
+	for (uint32_t i = 0; r->status == 0 && i < done->copy_sites; i++)
+		run->copies[i] += done->copies[i];
+}
+
+void load_end(struct load_run *run, uint32_t tag, int status, uint32_t limit,
+	      const struct load_done *done)
+{
 	struct load_record *r = &run->records[tag];
 
-	r->end_ns = now_ns();
+	if (r->ended)
+		return;
+	r->end_ns = load_now();
 	r->ended = 1;
-	r->status = status;
+	r->status = (int16_t)status;
 	r->limit = limit;
-	if (done) {
-		r->has_done = 1;
-		r->done = *done;
-		memcpy(r->copies, copies, sizeof(r->copies));
-	}
-	run->ended++;
+	if (done)
+		take_done(run, r, done);
+	__atomic_store_n(&run->ended, run->ended + 1, __ATOMIC_RELAXED);
+	__atomic_store_n(&run->active, run->active - 1, __ATOMIC_RELAXED);
 	if (!run->options->stream)
 		return;
 	if (!streams(run)) {
-		print_prompt(run, r);
+		print_prompt(run, tag);
 		for (uint32_t i = 0; i < r->tokens; i++)
 			print_token(run, r->ids[i]);
 	}
 	print_end(run, r);
 }
 
-static const struct mr_net_client_ops ops = {on_token, on_end};
+/* ---- sending ---- */
 
-static void send_next(struct load_run *run)
+static void input_of(const struct load_run *run, uint32_t tag, struct load_input *input)
+{
+	const struct load_request *q = &run->plan->requests[tag];
+
+	if (q->prompt == LOAD_RANDOM) {
+		load_pool_prompt(run, tag, input);
+		if (!run->transport->takes_ids)
+			input->ids = NULL;
+		return;
+	}
+	*input = (struct load_input){
+		.text = run->plan->texts[q->prompt].text,
+		.bytes = run->plan->texts[q->prompt].bytes,
+	};
+}
+
+/* Sends the next request. Returns MR_E_FULL where there is no room, else 0: an error is its end. */
+static int send_next(struct load_run *run, uint64_t now)
+{
+	uint32_t tag = run->sent;
+	const struct load_request *q = &run->plan->requests[tag];
+	struct load_record *r = &run->records[tag];
+	struct load_input input;
+	int status;
+
+	r->at = run->at_memory + run->prompts_end;
+	r->ids = run->id_memory + run->prompts_end;
+	r->sent_ns = now;
+	r->due_ns = run->plan->open ? run->begin_ns + q->due_ns : now;
+	input_of(run, tag, &input);
+	__atomic_store_n(&run->sent, tag + 1, __ATOMIC_RELAXED);
+	__atomic_store_n(&run->active, run->active + 1, __ATOMIC_RELAXED);
+	status = run->transport->send(run, tag, &input);
+	if (status == MR_E_FULL) {
+		__atomic_store_n(&run->sent, tag, __ATOMIC_RELAXED);
+		__atomic_store_n(&run->active, run->active - 1, __ATOMIC_RELAXED);
+		run->held += !run->last_held;
+		run->last_held = 1;
+		return status;
+	}
+	run->last_held = 0;
+	run->prompts_end += q->max_tokens;
+	if (streams(run))
+		print_prompt(run, tag);
+	if (status)
+		load_end(run, tag, status, 0, NULL);
+	return 0;
+}
+
+static int more(const struct load_run *run, uint64_t now)
 {
 	const struct load_options *o = run->options;
-	struct load_record *r = &run->records[run->sent];
-	struct mr_net_prompt prompt = {
-		.max_tokens = o->max_tokens,
-		.flags = o->flags,
-		.sampling = o->sampling,
-		.tag = run->sent,
-	};
 
-	r->prompt = run->sent % o->prompt_count;
-	r->ids = run->id_memory + (size_t)run->sent * o->max_tokens;
-	prompt.text = o->prompts[r->prompt].text;
-	prompt.bytes = o->prompts[r->prompt].bytes;
-	if (streams(run))
-		print_prompt(run, r);
-	run->sent++;
-	r->sent_ns = now_ns();
-	/* There is room and an address; nothing else can be refused here. */
-	mr_net_client_send(run->client, &prompt);
+	if (run->sent == run->plan->count)
+		return 0;
+	return run->plan->open || o->seconds <= 0 ||
+	       (double)(now - run->begin_ns) < o->seconds * 1e9;
 }
 
-/* Polls once; sleeps shortly when there was nothing for a while. */
-static void turn(struct load_run *run, unsigned *idle)
+/* Whether the next request may go now. */
+static int due(const struct load_run *run, uint64_t now)
 {
-	if (mr_net_client_poll(run->client) > 0)
-		*idle = 0;
-	else if (++*idle > IDLE_TURNS)
-		usleep(IDLE_US);
+	if (run->plan->open)
+		return run->begin_ns + run->plan->requests[run->sent].due_ns <= now;
+	return run->active < run->options->concurrency;
 }
 
-/*
- * Opens the client. A memif client cannot start before its server listens, so a socket that is not there yet, or
- * that nobody listens on, is tried again until @until.
- */
-static int open_client(struct load_run *run, uint64_t until)
+static int send_due(struct load_run *run)
 {
-	struct mr_net_client_options client = run->options->client;
-	const char *memif = run->options->memif;
-	char why[MR_NET_WHY_BYTES] = "there is no such socket";
-	int status = MR_E_NOT_FOUND;
+	int n = 0;
 
-	client.requests = run->options->concurrency;
-	client.ops = &ops;
-	client.arg = run;
-	while (!tool_stop) {
-		if (!memif || access(memif, F_OK) == 0)
-			status = mr_net_client_open(&client, &run->client, why);
-		if (status == 0)
-			return 0;
-		if (!memif || (status != MR_E_DEVICE && status != MR_E_NOT_FOUND) ||
-		    now_ns() > until)
+	for (; n < SEND_BURST; n++) {
+		uint64_t now = load_now();
+
+		if (!more(run, now) || !due(run, now))
 			break;
-		usleep(OPEN_AGAIN_US);
+		if (run->active == LOAD_FLIGHT_MAX) {
+			run->held += !run->last_held;
+			run->last_held = 1;
+			break;
+		}
+		if (send_next(run, now) != 0)
+			break;
 	}
-	fprintf(stderr, "millrace: %s: %s%s\n", run->options->where, why,
-		memif ? "; is `millrace serve` running there?" : "");
-	return -1;
+	return n;
 }
 
-static int resolve(struct load_run *run, uint64_t until)
-{
-	unsigned idle = IDLE_TURNS;
+/* ---- the loop ---- */
 
-	while (!mr_net_client_ready(run->client) && !tool_stop) {
-		if (now_ns() > until) {
-			fprintf(stderr,
-				"millrace: %s: nobody answers ARP within %u ms; is `millrace "
-				"serve` running there, with that address?\n",
-				run->options->where, run->options->wait_ms);
-			return -1;
-		}
-		turn(run, &idle);
+static void rest(struct load_run *run, uint64_t now, uint64_t *idle_since)
+{
+	uint64_t nap = NAP_MAX_NS, next;
+
+	if (*idle_since == 0)
+		*idle_since = now;
+	if (run->options->busy || now - *idle_since < SPIN_NS) {
+		__builtin_ia32_pause();
+		return;
 	}
+	if (run->last_held) {
+		nap = MARGIN_NS; /* room may come without an answer */
+	} else if (run->plan->open && run->sent < run->plan->count) {
+		next = run->begin_ns + run->plan->requests[run->sent].due_ns;
+		if (next < now + 2 * MARGIN_NS) {
+			__builtin_ia32_pause();
+			return;
+		}
+		if (next - now - MARGIN_NS < nap)
+			nap = next - now - MARGIN_NS;
+	}
+	run->transport->sleep(run, nap);
+}
+
+/* Takes what came; what is still under way ends where the server is gone. Returns how much came. */
+static int take(struct load_run *run)
+{
+	int n = run->transport->poll(run);
+
+	if (n >= 0)
+		return n;
+	run->gone = n;
+	for (uint32_t i = 0; i < run->sent; i++)
+		load_end(run, i, n, 0, NULL);
 	return 0;
+}
+
+/* Ends what is under way, and gives the server some time to say so. */
+static void cut(struct load_run *run)
+{
+	uint64_t until = load_now() + LAST_WORDS_NS, idle_since = 0;
+
+	for (uint32_t i = 0; i < run->sent; i++) {
+		if (run->records[i].ended)
+			continue;
+		run->records[i].cut = 1;
+		run->transport->cancel(run, i);
+	}
+	while (run->active && !run->gone && load_now() < until)
+		if (!take(run))
+			rest(run, load_now(), &idle_since);
 }
 
 static void drive(struct load_run *run)
 {
-	const struct load_options *o = run->options;
-	unsigned idle = 0;
+	uint64_t now, idle_since = 0;
 
-	run->begin_ns = now_ns();
-	while (!tool_stop && run->ended < o->requests) {
-		while (run->sent < o->requests &&
-		       mr_net_client_active(run->client) < o->concurrency)
-			send_next(run);
-		turn(run, &idle);
+	run->begin_ns = load_now();
+	for (;;) {
+		int did = send_due(run) + take(run);
+
+		now = load_now();
+		if (tool_stop || run->gone || (!run->active && !more(run, now)))
+			break;
+		if (did)
+			idle_since = 0;
+		else
+			rest(run, now, &idle_since);
 	}
-	run->end_ns = now_ns();
-	if (!mr_net_client_active(run->client))
-		return;
-	for (uint32_t i = 0; i < run->sent; i++)
-		if (!run->records[i].ended)
-			mr_net_client_cancel(run->client, i);
-	for (uint64_t until = now_ns() + LAST_WORDS_NS;
-	     mr_net_client_active(run->client) && now_ns() < until;)
-		turn(run, &idle);
+	run->end_ns = now;
+	run->stopped = tool_stop != 0;
+	if (run->active)
+		cut(run);
 }
+
+/* ---- before and after ---- */
 
 static int make_room(struct load_run *run)
 {
-	const struct load_options *o = run->options;
-	size_t tokens = (size_t)o->requests * o->max_tokens;
+	size_t tokens = run->plan->tokens, requests = run->plan->count;
 
-	run->records = calloc(o->requests, sizeof(*run->records));
+	run->records = calloc(requests, sizeof(*run->records));
 	run->id_memory = calloc(tokens, sizeof(*run->id_memory));
-	run->itl = calloc(tokens, sizeof(*run->itl));
-	if (run->records && run->id_memory && run->itl)
-		return 0;
-	fprintf(stderr, "millrace: %s\n", mr_strerror(MR_E_NO_MEMORY));
-	return -1;
+	run->at_memory = calloc(tokens, sizeof(*run->at_memory));
+	run->stream = calloc(1, sizeof(*run->stream));
+	if (!run->records || !run->id_memory || !run->at_memory || !run->stream) {
+		fprintf(stderr, "millrace: %s\n", mr_strerror(MR_E_NO_MEMORY));
+		return -1;
+	}
+	/* Touched now: a first touch in the loop would be a page fault there. */
+	explicit_bzero(run->records, requests * sizeof(*run->records));
+	explicit_bzero(run->id_memory, tokens * sizeof(*run->id_memory));
+	explicit_bzero(run->at_memory, tokens * sizeof(*run->at_memory));
+	return 0;
 }
 
-int load_run(struct load_run *run, const struct load_options *options)
+static void measure(struct load_run *run)
 {
-	uint64_t until = now_ns() + options->wait_ms * 1000000ull;
-	struct tool_hiccup *hiccup;
+	struct tool_hiccup *hiccup = tool_hiccup_start();
+	struct load_progress *progress = load_progress_start(run);
+	struct rusage before, after;
+
+	getrusage(RUSAGE_THREAD, &before);
+	drive(run);
+	getrusage(RUSAGE_THREAD, &after);
+	load_progress_stop(progress);
+	tool_hiccup_stop(hiccup, &run->hiccup_p99_ns, &run->hiccup_max_ns);
+	run->faults =
+		(uint64_t)(after.ru_minflt - before.ru_minflt + after.ru_majflt - before.ru_majflt);
+	run->preempted = (uint64_t)(after.ru_nivcsw - before.ru_nivcsw);
+}
+
+int load_run(struct load_run *run, const struct load_options *options, const struct load_plan *plan)
+{
+	uint64_t until = load_now() + options->wait_ms * 1000000ull;
 	int status;
 
-	*run = (struct load_run){.options = options};
-	if (make_room(run) != 0 || open_client(run, until) != 0)
+	*run = (struct load_run){
+		.options = options,
+		.plan = plan,
+		.transport = options->ring ? &load_ring : &load_net,
+	};
+	if (make_room(run))
 		return -1;
-	prctl(PR_SET_TIMERSLACK, 1000); /* short sleeps are short */
-	status = resolve(run, until);
-	if (status == 0) {
-		hiccup = tool_hiccup_start();
-		drive(run);
-		tool_hiccup_stop(hiccup, &run->hiccup_p99_ns, &run->hiccup_max_ns);
+	status = run->transport->open(run, until);
+	if (!status)
+		status = load_pool_make(run);
+	if (!status) {
+		prctl(PR_SET_TIMERSLACK, 1000); /* short sleeps are short */
+		measure(run);
 	}
-	run->stats = mr_net_client_stats(run->client);
-	mr_net_client_close(run->client);
+	run->transport->close(run);
 	return status;
 }
 
 void load_free(struct load_run *run)
 {
+	load_pool_free(&run->pool);
 	free(run->records);
 	free(run->id_memory);
-	free(run->itl);
+	free(run->at_memory);
+	free(run->stream);
 }

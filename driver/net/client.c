@@ -20,6 +20,7 @@
 #define MS_TO_NS    1000000ull
 #define ARP_AGAIN   (100 * MS_TO_NS)
 #define GAP_AGAIN   (2 * MS_TO_NS) /* between two RESENDs for one gap */
+#define WATCH_NS    (MS_TO_NS / 4) /* between two looks at every place for silence */
 #define CLIENT_PORT 40000
 
 struct ask {
@@ -37,7 +38,7 @@ struct mr_net_client {
 	struct port port;
 	struct frame_end server;
 	struct mr_net_client_options options;
-	uint64_t retry_ns, timeout_ns, arp_ns, next_request;
+	uint64_t retry_ns, timeout_ns, arp_ns, watched_ns, next_request;
 	uint32_t count, active;
 	bool resolved;
 	struct mr_net_client_stats stats;
@@ -190,7 +191,7 @@ static void take(struct mr_net_client *c, const struct frame_in *frame)
 		return;
 	}
 	now = now_ns(c);
-	a->heard_ns = now;
+	a->heard_ns = c->stats.heard_ns = now;
 	if (in.type != MR_WIRE_ERROR)
 		a->started = true;
 	switch (in.type) {
@@ -255,7 +256,12 @@ int mr_net_client_poll(struct mr_net_client *c)
 			c->server.mac[b] = frame.from.mac[b];
 		c->resolved = true;
 	}
-	watch(c, now_ns(c));
+	/* There may be thousands of places: not at every turn of a loop that spins. */
+	now = now_ns(c);
+	if (c->active && since(now, c->watched_ns) >= WATCH_NS) {
+		c->watched_ns = now;
+		watch(c, now);
+	}
 	mr_port_flush(&c->port);
 	return done;
 }

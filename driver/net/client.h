@@ -58,6 +58,8 @@ struct mr_net_client_stats {
 	uint64_t resends;  /* times it asked again for tokens */
 	uint64_t repeated; /* fragments sent again */
 	uint64_t dropped;  /* datagrams malformed, unauthentic or of no request */
+	uint64_t
+		heard_ns; /* when the last authentic datagram came, by options.clock; 0 = none did */
 };
 
 /* Errors and @why as mr_net_create. */
