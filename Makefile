@@ -25,7 +25,7 @@ VERSION := $(shell awk '/define MR_VERSION_(MAJOR|MINOR|PATCH)/{v=v s $$3; s="."
 # What a fresh Debian 12 needs, and the pkg-config names that show it is there.
 APT_PACKAGES := build-essential pkg-config dpdk-dev libxdp-dev libhwloc-dev libnuma-dev \
 	libcmocka-dev libpcre2-dev libsodium-dev libjson-c-dev libncurses-dev python3 python3-pip \
-	iproute2 ethtool
+	python3-docutils iproute2 ethtool
 PC_DPDK := libdpdk
 PC_DRV  := hwloc libpcre2-8 libsodium json-c
 PC_TOOL := ncursesw
@@ -55,6 +55,9 @@ isa_scalar := -march=x86-64-v2 -mfma -mf16c -fno-tree-vectorize
 isa_avx2   := -march=x86-64-v3
 isa_avx512 := -march=x86-64-v3 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni
 isa_of      = $(isa_$(lastword $(subst _, ,$(basename $(notdir $(1))))))
+
+# Targets that build everything use every core, unless -j was given.
+JOBS = $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc 2>/dev/null || echo 1))
 
 # ---- sources --------------------------------------------------------------------------------
 SRC_drv  := $(wildcard driver/*.c driver/*/*.c)
@@ -161,14 +164,14 @@ model:
 ## demo       the main job: prompts over UDP through DPDK, CPU prefill, LPU decode (JSON=1: as JSON)
 .PHONY: demo
 demo: deps
-	$(Q)$(MAKE) --no-print-directory all
+	$(Q)$(MAKE) --no-print-directory $(JOBS) all
 	$(Q)sh scripts/demo.sh $(BIN) $(if $(JSON),--json)
 
 ## check      every test, then the same on tests/tiny.gguf under ASan and UBSan
 .PHONY: check
 check: deps
-	$(Q)$(MAKE) --no-print-directory check-build
-	$(Q)$(MAKE) --no-print-directory SAN=address check-build
+	$(Q)$(MAKE) --no-print-directory $(JOBS) check-build
+	$(Q)$(MAKE) --no-print-directory $(JOBS) SAN=address check-build
 	$(Q)sh scripts/check.sh
 
 .PHONY: check-build
@@ -193,6 +196,7 @@ bench: all
 ## fmt        clang-format every source in place
 .PHONY: fmt
 fmt:
+	$(Q)command -v clang-format >/dev/null || { echo 'make fmt needs clang-format' >&2; exit 1; }
 	$(Q)git ls-files '*.c' '*.h' | xargs clang-format -i
 
 ## lint       house rules: layers, banned calls, headers alone, SPDX lines

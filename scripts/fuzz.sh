@@ -7,7 +7,7 @@ seconds=$1
 shift
 command -v clang >/dev/null || { echo "millrace: make fuzz needs clang and libclang-rt-14-dev" >&2; exit 1; }
 flags="-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined -DMR_ASAN=1 -Wno-error"
-make --no-print-directory CC=clang O=build-fuzz EXTRA_CFLAGS="$flags" \
+make --no-print-directory -j"$(nproc)" CC=clang O=build-fuzz EXTRA_CFLAGS="$flags" \
 	build-fuzz/lib/libmrdrv.a build-fuzz/lib/libmrsim.a build-fuzz/lib/libmillrace.a \
 	build-fuzz/lib/libmrspec.a build-fuzz/lib/libmrkern.a \
 	$(for t in "$@"; do echo "build-fuzz/obj/tests/fuzz/$t.o"; done)

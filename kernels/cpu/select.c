@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Which path runs: asked by name, by the environment's MR_CPU, or the widest that the CPU has. */
+#include <cpuid.h>
 #include <stdlib.h>
 #include <string.h>
 #include <xmmintrin.h>
@@ -15,10 +16,18 @@ const struct mr_kernels *const mr_kernels_all[] = {
 	NULL,
 };
 
+/* clang 14's __builtin_cpu_supports does not know the name. AVX, which fma implies, brings the registers. */
+static int has_f16c(void)
+{
+	unsigned a, b, c, d;
+
+	return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+
 /* gcc's test reads CPUID and XCR0: the operating system must save the registers too. */
 int mr_kernels_runnable(const struct mr_kernels *kern)
 {
-	if (!__builtin_cpu_supports("fma") || !__builtin_cpu_supports("f16c"))
+	if (!__builtin_cpu_supports("fma") || !has_f16c())
 		return 0;
 	if (kern == &mr_kernels_avx2)
 		return __builtin_cpu_supports("avx2");

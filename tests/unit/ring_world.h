@@ -22,6 +22,7 @@ struct world {
 	int running;
 	int stop;
 	int hung;                 /* 1 = the loop stands still and holds everything */
+	uint32_t held;            /* 1 = it does */
 	uint32_t active, clients; /* as the loop saw them last */
 };
 
@@ -37,8 +38,11 @@ static inline void *world_loop(void *arg)
 		__atomic_store_n(&w->active, mr_sched_active(w->sched), __ATOMIC_RELEASE);
 		__atomic_store_n(&w->clients, mr_ring_server_clients(w->server), __ATOMIC_RELEASE);
 		while (__atomic_load_n(&w->hung, __ATOMIC_ACQUIRE) &&
-		       !__atomic_load_n(&w->stop, __ATOMIC_ACQUIRE))
+		       !__atomic_load_n(&w->stop, __ATOMIC_ACQUIRE)) {
+			__atomic_store_n(&w->held, 1, __ATOMIC_RELEASE);
 			usleep(1000);
+		}
+		__atomic_store_n(&w->held, 0, __ATOMIC_RELEASE);
 		if (!did && !mr_sched_arm(w->sched) && !front.arm(front.ctx))
 			poll(&p, 1, 200);
 	}
@@ -100,6 +104,18 @@ static inline uint32_t world_settle(const uint32_t *word, uint32_t value)
 	for (int i = 0; i < 5000 && __atomic_load_n(word, __ATOMIC_ACQUIRE) != value; i++)
 		usleep(1000);
 	return __atomic_load_n(word, __ATOMIC_ACQUIRE);
+}
+
+/* Stops the loop between two turns: what is submitted until world_let_go is seen in one turn. 0 or -1. */
+static inline int world_hold(struct world *w)
+{
+	__atomic_store_n(&w->hung, 1, __ATOMIC_RELEASE);
+	return world_settle(&w->held, 1) == 1 ? 0 : -1;
+}
+
+static inline void world_let_go(struct world *w)
+{
+	__atomic_store_n(&w->hung, 0, __ATOMIC_RELEASE);
 }
 
 #endif /* TESTS_UNIT_RING_WORLD_H */

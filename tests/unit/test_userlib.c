@@ -165,13 +165,12 @@ static void test_slow(void **state)
 	begin(&w, 8);
 	slow = join(&w, 8);
 	quick = join(&w, 0);
-	/* Both at once: were the queue full of the first one's tokens, the second would wait, and a CANCEL behind it. */
-	__atomic_store_n(&w.hung, 1, __ATOMIC_RELEASE);
-	usleep(20000);
+	/* Both in one turn: were the queue full of the first one's tokens, the second would wait, and a CANCEL behind it. */
+	assert_int_equal(world_hold(&w), 0);
 	assert_int_equal(mr_ring_submit_text(slow, 1, "one", 3, MR_SUBMIT_IGNORE_EOS, &params), 0);
 	assert_int_equal(mr_ring_submit_text(slow, 2, "two", 3, MR_SUBMIT_IGNORE_EOS, &params), 0);
-	__atomic_store_n(&w.hung, 0, __ATOMIC_RELEASE);
-	usleep(20000);
+	world_let_go(&w);
+	assert_int_equal(world_settle(&w.active, 2), 2);
 	for (uint32_t i = 0; i < 50; i++) {
 		assert_int_equal(
 			mr_ring_submit_text(quick, i, "prompt", 6, MR_SUBMIT_IGNORE_EOS, &PARAMS),
