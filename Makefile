@@ -182,6 +182,13 @@ check-build: all $(UNITS) $(FUZZERS)
 unit: $(UNITS)
 	$(Q)for t in $(UNITS); do $$t || exit 1; done
 
+## soak-sched the orchestrator in virtual time: SEED=n (1), REQUESTS=n (1000000)
+SEED     ?= 1
+REQUESTS ?= 1000000
+.PHONY: soak-sched
+soak-sched: $(O)/tests/test_sched_soak
+	$(Q)MR_SEED=$(SEED) MR_REQUESTS=$(REQUESTS) $<
+
 ## fuzz       build the fuzz targets with clang's libFuzzer and run each for FUZZ_SECONDS (30)
 FUZZ_SECONDS ?= 30
 .PHONY: fuzz
