@@ -257,6 +257,8 @@ static void arrive(struct world *w, uint64_t number)
 	a->keep = r->op != MR_REQUEST_SCORE && below(&w->draw, 256) < w->keep;
 	if (a->keep)
 		r->flags |= MR_REQUEST_KEEP;
+	if (a->keep && below(&w->draw, 4) == 0)
+		r->max_tokens = 0;
 	if (r->op == MR_REQUEST_FORK)
 		r->flags &= ~MR_REQUEST_TOKENS;
 	if (r->op == MR_REQUEST_SCORE)
