@@ -69,7 +69,6 @@ static int read_float(const struct mr_gguf *g, const char *key, float least, flo
 static int refuse_unknown(const struct mr_gguf *g, const struct mr_why *why)
 {
 	struct mr_gguf_string s;
-	int add_bos = 0;
 
 	if (mr_gguf_get_string(g, "general.architecture", &s))
 		return mr_why(why, MR_E_FORMAT, "the file has no string general.architecture");
@@ -81,8 +80,6 @@ static int refuse_unknown(const struct mr_gguf *g, const struct mr_why *why)
 	    (s.bytes != 4 || memcmp(s.data, "none", 4)))
 		return mr_why(why, MR_E_MODEL, "llama.rope.scaling.type %s is not supported",
 			      mr_show(s.data, s.bytes).text);
-	if (!mr_gguf_get_bool(g, "tokenizer.ggml.add_bos_token", &add_bos) && add_bos)
-		return mr_why(why, MR_E_MODEL, "tokenizer.ggml.add_bos_token is not supported");
 	return 0;
 }
 

@@ -259,7 +259,7 @@ static void other_models_are_refused(void **state)
 	check_replaced("blk.0.attn_q.weight", "blk.0.attn_q.wei.ht", MR_E_FORMAT,
 		       "blk.0.attn_q.weight");
 	check_replaced("<|im_end|>", "<|im_endX>", 0, "");
-	check_replaced("<|im_end|>", "<file_sep>", MR_E_FORMAT, "control tokens");
+	check_replaced("<|im_end|>", "<file_sep>", MR_E_FORMAT, "special tokens");
 	/* A merge whose parts are no tokens; the first merge is that of a space and t. */
 	check_replaced("\xc4\xa0 t", "\xc4\xa0 \x01", MR_E_FORMAT, "merge 0");
 	check_replaced("{% for message in", "{% for massage in", 0, "");
