@@ -14,6 +14,7 @@
 
 #include "driver/compile/cost.h"
 #include "driver/compile/place.h"
+#include "driver/model/gguf.h"
 #include "driver/model/model.h"
 #include "kernels/cpu/pack.h"
 #include "userlib/spec/container.h"
@@ -53,8 +54,9 @@ static uint32_t layout_of(const struct mr_tensor *t)
 		return MR_LAYOUT_Q4_1X16;
 	case MR_TENSOR_Q8_0:
 		return MR_LAYOUT_Q8_0X16;
+	default:
+		return 0;
 	}
-	return 0;
 }
 
 static uint64_t tensor_bytes(const struct mr_tensor *t)
@@ -82,8 +84,8 @@ static int check_tensor(struct job *j, const struct mr_tensor *t)
 
 	if (!ok)
 		return mr_spec_why(j->why, MR_E_NOT_SUPPORTED,
-				   "%s: chip %s has no product of its type", t->name,
-				   j->opt->chip->name);
+				   "%s is of type %s, of which chip %s has no product", t->name,
+				   mr_tensor_type_name(t->type), j->opt->chip->name);
 	if (!tensor_bytes(t) || strlen(t->name) >= sizeof(((struct mr_prog_segment *)0)->tensor))
 		return mr_spec_why(j->why, MR_E_MODEL, "%s: size or name", t->name);
 	return 0;

@@ -32,11 +32,10 @@ static void *place(struct place *p, size_t bytes)
 static int place_matrix(struct place *p, const struct mr_tensor *t, uint32_t rows, uint32_t cols,
 			struct mr_matrix *out)
 {
-	enum mr_packing packing = t->type == MR_TENSOR_Q4_1 ? MR_PACK_Q4_1X16 : MR_PACK_Q8_0X16;
+	enum mr_packing packing;
 	void *data;
 
-	if ((t->type != MR_TENSOR_Q4_1 && t->type != MR_TENSOR_Q8_0) || t->rows != rows ||
-	    t->cols != cols)
+	if (mr_model_packing(t->type, &packing) || t->rows != rows || t->cols != cols)
 		return MR_E_MODEL;
 	data = place(p, mr_pack_bytes(packing, rows, cols));
 	if (data)

@@ -119,7 +119,7 @@ static int read_shape(struct mr_model *m, uint32_t vocab, const struct mr_why *w
 	return 0;
 }
 
-/* Finds @name and checks that it is rows by cols; vectors are F32, matrices quantised. */
+/* Finds @name and checks that it is rows by cols; vectors are F32. */
 static int take_tensor(const struct mr_gguf *g, const char *name, uint32_t rows, uint32_t cols,
 		       struct mr_tensor *out, const struct mr_why *why)
 {
@@ -132,7 +132,7 @@ static int take_tensor(const struct mr_gguf *g, const char *name, uint32_t rows,
 		return mr_why(why, MR_E_FORMAT,
 			      "tensor %s is %u by %u; the model's numbers want %u by %u", name,
 			      t->rows, t->cols, rows, cols);
-	if ((t->type == MR_TENSOR_F32) != vector)
+	if (vector && t->type != MR_TENSOR_F32)
 		return mr_why(why, MR_E_MODEL,
 			      "tensor %s is of type %s, which is not supported there", name,
 			      mr_tensor_type_name(t->type));
@@ -307,4 +307,38 @@ int mr_model_tensor(const struct mr_model *m, const char *name, struct mr_tensor
 		return MR_E_NOT_FOUND;
 	*out = *t;
 	return 0;
+}
+
+int mr_model_packing(enum mr_tensor_type type, enum mr_packing *packing)
+{
+	switch (type) {
+	case MR_TENSOR_F32:
+		*packing = MR_PACK_F32X16;
+		return 0;
+	case MR_TENSOR_F16:
+		*packing = MR_PACK_F16X16;
+		return 0;
+	case MR_TENSOR_BF16:
+		*packing = MR_PACK_BF16X16;
+		return 0;
+	case MR_TENSOR_Q4_0:
+		*packing = MR_PACK_Q4_0X16;
+		return 0;
+	case MR_TENSOR_Q4_1:
+		*packing = MR_PACK_Q4_1X16;
+		return 0;
+	case MR_TENSOR_Q8_0:
+		*packing = MR_PACK_Q8_0X16;
+		return 0;
+	case MR_TENSOR_Q4_K:
+		*packing = MR_PACK_Q4_KX16;
+		return 0;
+	case MR_TENSOR_Q5_K:
+		*packing = MR_PACK_Q5_KX16;
+		return 0;
+	case MR_TENSOR_Q6_K:
+		*packing = MR_PACK_Q6_KX16;
+		return 0;
+	}
+	return MR_E_MODEL;
 }

@@ -20,7 +20,17 @@ struct mr_gguf;
 struct mr_tokenizer;
 
 /* Tensor types of a GGUF that this version reads; the values are the file format's. */
-enum mr_tensor_type { MR_TENSOR_F32 = 0, MR_TENSOR_Q4_1 = 3, MR_TENSOR_Q8_0 = 8 };
+enum mr_tensor_type {
+	MR_TENSOR_F32 = 0,
+	MR_TENSOR_F16 = 1,
+	MR_TENSOR_Q4_0 = 2,
+	MR_TENSOR_Q4_1 = 3,
+	MR_TENSOR_Q8_0 = 8,
+	MR_TENSOR_Q4_K = 12,
+	MR_TENSOR_Q5_K = 13,
+	MR_TENSOR_Q6_K = 14,
+	MR_TENSOR_BF16 = 30,
+};
 
 /* A matrix is rows of columns: rows = outputs, cols = inputs (GGUF's ne[1] and ne[0]). */
 struct mr_tensor {
@@ -71,5 +81,8 @@ void mr_model_close(struct mr_model *model); /* NULL is allowed */
 
 /* A tensor of the file by its GGUF name, such as "blk.7.ffn_down.weight". 0 or MR_E_NOT_FOUND. */
 int mr_model_tensor(const struct mr_model *model, const char *name, struct mr_tensor *out);
+
+/* The packing of a matrix of @type (kernels/cpu/pack.h). 0, or MR_E_MODEL for what is no such type. */
+int mr_model_packing(enum mr_tensor_type type, enum mr_packing *packing);
 
 #endif /* MR_DRIVER_MODEL_MODEL_H */

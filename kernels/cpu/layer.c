@@ -5,7 +5,6 @@
 
 #include <immintrin.h>
 
-#include "kernels/cpu/half.h"
 #include "kernels/cpu/pack.h"
 #include "kernels/cpu/workspace.h"
 
@@ -135,27 +134,6 @@ void mr_head_forward(const struct mr_kernels *kern, const struct mr_shape *shape
 void mr_embed(const struct mr_kernels *kern, const struct mr_matrix *embd, const uint32_t *ids,
 	      uint32_t n, float *x)
 {
-	int q4 = embd->packing == MR_PACK_Q4_1X16;
-	size_t block_bytes = q4 ? MR_Q4_1X16_BYTES : MR_Q8_0X16_BYTES;
-	size_t blocks = embd->cols / 32;
-
-	for (uint32_t i = 0; i < n; i++) {
-		const uint8_t *w = (const uint8_t *)embd->data + ids[i] / 16 * blocks * block_bytes;
-		uint32_t r = ids[i] % 16;
-
-		for (size_t b = 0; b < blocks; b++, w += block_bytes, x += 32) {
-			const uint16_t *half = (const uint16_t *)(w + (q4 ? 256 : 512));
-			float d = mr_half_to_float(half[r]);
-
-			for (uint32_t c = 0; !q4 && c < 32; c++)
-				x[c] = d * (int8_t)w[c / 4 * 64 + 4 * r + c % 4];
-			for (uint32_t c = 0; q4 && c < 16; c++) {
-				uint8_t byte = w[c / 4 * 64 + 4 * r + c % 4];
-				float m = mr_half_to_float(half[16 + r]);
-
-				x[c] = __builtin_fmaf(d, (float)(byte & 15), m);
-				x[16 + c] = __builtin_fmaf(d, (float)(byte >> 4), m);
-			}
-		}
-	}
+	for (uint32_t i = 0; i < n; i++)
+		mr_unpack_row(embd, ids[i], x + (size_t)i * embd->cols);
 }

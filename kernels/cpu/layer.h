@@ -33,6 +33,14 @@ struct mr_shape {
 enum mr_packing {
 	MR_PACK_Q4_1X16, /* 16 rows interleaved, blocks of 32 columns */
 	MR_PACK_Q8_0X16,
+	/* not on the LPU's chip */
+	MR_PACK_Q4_0X16,
+	MR_PACK_Q4_KX16, /* blocks of 256 columns */
+	MR_PACK_Q5_KX16,
+	MR_PACK_Q6_KX16,
+	MR_PACK_F32X16,
+	MR_PACK_F16X16,
+	MR_PACK_BF16X16,
 };
 struct mr_matrix {
 	const void *data; /* 64-byte aligned; mr_pack_bytes(packing, rows, cols) long */

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The matrix products of class D for every weight type but Q4_1 and Q8_0, which have the matmul files to
+ * themselves. For those files and formats_*.c only. Arguments are those of mr_kernels.matmul.
+ */
+#ifndef MR_KERNELS_CPU_FORMATS_H
+#define MR_KERNELS_CPU_FORMATS_H
+
+#include "kernels/cpu/kernels.h"
+
+/* Whether a packing is one of these. */
+static inline int mr_is_other_format(enum mr_packing packing)
+{
+	return packing > MR_PACK_Q8_0X16;
+}
+
+void mr_formats_scalar(const struct mr_matrix *w, const struct mr_q8 *x, float *y, size_t stride,
+		       uint32_t row0, uint32_t row1);
+void mr_formats_avx2(const struct mr_matrix *w, const struct mr_q8 *x, float *y, size_t stride,
+		     uint32_t row0, uint32_t row1);
+void mr_formats_avx512(const struct mr_matrix *w, const struct mr_q8 *x, float *y, size_t stride,
+		       uint32_t row0, uint32_t row1);
+
+/* Sums of the first and the last 16 of a block's 32 activations. */
+static inline void mr_half_sums(const int8_t *q, int32_t sum[2])
+{
+	sum[0] = sum[1] = 0;
+	for (int c = 0; c < 16; c++) {
+		sum[0] += q[c];
+		sum[1] += q[16 + c];
+	}
+}
+
+#endif /* MR_KERNELS_CPU_FORMATS_H */
