@@ -91,12 +91,37 @@ static int check_tensor(struct job *j, const struct mr_tensor *t)
 	return 0;
 }
 
+/* The reference payload's layers have neither of these. */
+static int check_architecture(struct job *j)
+{
+	const struct mr_model *m = j->model;
+
+	if (m->shape.rope_steps)
+		return mr_spec_why(j->why, MR_E_NOT_SUPPORTED,
+				   "the program's layers have no scaled RoPE, which this %s has",
+				   m->architecture);
+	for (uint32_t l = 0; l < m->shape.layers; l++) {
+		const struct mr_model_layer *in = &m->layers[l];
+		const struct mr_tensor *others[] = {&in->q_bias, &in->k_bias, &in->v_bias,
+						    &in->q_norm, &in->k_norm};
+
+		for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++)
+			if (others[i]->data)
+				return mr_spec_why(j->why, MR_E_NOT_SUPPORTED,
+						   "%s: the program's layers have no such tensor",
+						   others[i]->name);
+	}
+	return 0;
+}
+
 static int check_model(struct job *j)
 {
 	const struct mr_model *m = j->model;
 	const struct mr_tensor *t[MR_REF_TENSORS];
-	int status = check_tensor(j, &m->token_embd);
+	int status = check_architecture(j);
 
+	if (!status)
+		status = check_tensor(j, &m->token_embd);
 	if (!status)
 		status = check_tensor(j, &m->output);
 	if (!status)

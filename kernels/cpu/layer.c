@@ -39,6 +39,16 @@ static const float *angles(const struct mr_shape *s, const struct mr_workspace *
 	return ws->cos_sin + (size_t)pos * s->head_dim;
 }
 
+/* What some architectures do to a row of Q, K or V before RoPE: a bias, and a norm of each head. */
+static void finish_heads(const struct mr_kernels *kern, const struct mr_shape *s, const float *bias,
+			 const float *norm, uint32_t heads, float *x)
+{
+	if (bias)
+		kern->add(x, bias, heads * s->head_dim);
+	for (uint32_t h = 0; norm && h < heads; h++, x += s->head_dim)
+		kern->rmsnorm(x, norm, s->head_dim, s->rms_eps, x);
+}
+
 /* K and V of every row, K rotated, into the rows' KV memory. */
 static void write_kv(const struct mr_kernels *kern, const struct mr_shape *s,
 		     const struct mr_layer *layer, const struct mr_row *rows, uint32_t n,
@@ -54,6 +64,8 @@ static void write_kv(const struct mr_kernels *kern, const struct mr_shape *s,
 		float *k = ws->k + i * ws->kv_cols, *v = ws->v + i * ws->kv_cols;
 
 		to += (size_t)(pos % 16) * s->head_dim;
+		finish_heads(kern, s, layer->k_bias, layer->k_norm, s->kv_heads, k);
+		finish_heads(kern, s, layer->v_bias, NULL, s->kv_heads, v);
 		kern->rope(k, s->kv_heads, s->head_dim, angles(s, ws, pos));
 		for (uint32_t h = 0; h < s->kv_heads; h++, to += head_halves) {
 			kern->to_half(k + h * s->head_dim, s->head_dim, to);
@@ -65,7 +77,8 @@ static void write_kv(const struct mr_kernels *kern, const struct mr_shape *s,
 
 /* Every query head of every row over its sequence's positions up to its own: ws->q to ws->attn. */
 static void attend(const struct mr_kernels *kern, const struct mr_shape *s,
-		   const struct mr_row *rows, uint32_t n, size_t kv_offset, struct mr_workspace *ws)
+		   const struct mr_layer *layer, const struct mr_row *rows, uint32_t n,
+		   size_t kv_offset, struct mr_workspace *ws)
 {
 	size_t head_bytes = (size_t)16 * s->head_dim * sizeof(uint16_t);
 	uint32_t group = s->heads / s->kv_heads;
@@ -75,6 +88,7 @@ static void attend(const struct mr_kernels *kern, const struct mr_shape *s,
 	for (uint32_t i = 0; i < n; i++) {
 		float *q = ws->q + i * ws->attn_cols, *y = ws->attn + i * ws->attn_cols;
 
+		finish_heads(kern, s, layer->q_bias, layer->q_norm, s->heads, q);
 		kern->rope(q, s->heads, s->head_dim, angles(s, ws, rows[i].position));
 		for (uint32_t h = 0; h < s->heads; h++) {
 			struct mr_attention a = {
@@ -101,7 +115,7 @@ void mr_layer_forward(const struct mr_kernels *kern, const struct mr_shape *shap
 	in = normed(kern, shape, ws, layer->attn_norm, x, n);
 	product(kern, &layer->q, in, ws->q);
 	write_kv(kern, shape, layer, rows, n, kv_offset, in, ws);
-	attend(kern, shape, rows, n, kv_offset, ws);
+	attend(kern, shape, layer, rows, n, kv_offset, ws);
 	in = quantized(kern, ws, ws->attn, n, ws->attn_cols);
 	product(kern, &layer->o, in, ws->norm);
 	kern->add(x, ws->norm, elements);

@@ -27,6 +27,13 @@ struct mr_shape {
 	uint32_t context; /* positions the model was made for */
 	float rms_eps;
 	float rope_base; /* rotation of adjacent pairs (2i, 2i+1) over the whole head */
+	/*
+	 * Where RoPE is scaled: the angle of each of head_dim/2 pairs a position, in place of
+	 * rope_base^(-2i/head_dim), and what cosine and sine are multiplied by. NULL where it is not.
+	 * Only mr_workspace_create reads them.
+	 */
+	const double *rope_steps;
+	float rope_magnitude;
 };
 
 /* A weight matrix as the kernels read it, (rows, cols): see pack.h for the layouts. */
@@ -56,6 +63,10 @@ struct mr_layer {
 	const float *ffn_norm;     /* (width) */
 	struct mr_matrix gate, up; /* (ffn, width) */
 	struct mr_matrix down;     /* (width, ffn) */
+	/* Of some architectures; NULL where there is none. */
+	const float *q_bias;          /* (heads*head_dim) */
+	const float *k_bias, *v_bias; /* (kv_heads*head_dim) */
+	const float *q_norm, *k_norm; /* (head_dim): RMSNorm of each head, before RoPE */
 };
 
 /*
