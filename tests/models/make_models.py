@@ -2,11 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes a tiny random model for each architecture and RoPE scaling, and what `transformers` makes of it.
 
-    pip install numpy gguf==0.19.0 torch==2.15.0 transformers==5.24.0 && make_models.py FOLDER
+    pip install numpy gguf==0.19.0 torch==2.15.0 transformers==5.24.0 && make_models.py FOLDER [CORPUS]
 
 Writes FOLDER/*.gguf and FOLDER/logits.json: for each file the token ids of one sequence and, after some of
 its positions, the logits of the whole vocabulary, computed by transformers in float32 from the weights as
-`gguf` dequantises them. tests/unit/test_models.c holds the CPU backend to them.
+`gguf` dequantises them. Writes the fuzzer's inputs to CORPUS. tests/unit/test_models.c holds the CPU backend to them.
 """
 import json
 import os
@@ -38,6 +38,16 @@ MODELS = {
                     up=T.Q5_K, down=T.Q6_K),
     "qwen2": dict(SMALL, arch="qwen2", pre="qwen2", type=T.F16, tied=True, base=1000000.0),
     "qwen3": dict(SMALL, arch="qwen3", pre="qwen2", type=T.F16, tied=False, head_dim=32, base=1000000.0),
+}
+
+# Inputs of a few KB for the GGUF fuzzer, under tests/fuzz/corpus/gguf.
+SEED = dict(layers=1, width=32, ffn=32, heads=2, kv_heads=1, head_dim=16, context=64, base=10000.0, type=T.Q4_0)
+SEEDS = {
+    "qwen2": dict(SEED, arch="qwen2", pre="qwen2", tied=True),
+    "qwen3": dict(SEED, arch="qwen3", pre="gpt-2", tied=False, down=T.F16),
+    "yarn": dict(SEED, arch="llama", pre="gpt-2", tied=True, up=T.BF16,
+                 rope={"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}),
+    "factors": dict(SEED, arch="llama", pre="llama-bpe", tied=True, rope=MODELS["llama-factors"]["rope"]),
 }
 
 
@@ -206,6 +216,8 @@ def main():
         print(name, vocab, "logits", float(logits.std()), float(np.abs(logits).max()))
         out.append({"model": name, "tokens": ids,
                     "logits": [{"position": p, "values": [round(float(v), 5) for v in logits[p]]} for p in AFTER]})
+    for seed, (name, spec) in enumerate(SEEDS.items() if len(sys.argv) > 2 else ()):
+        make(os.path.join(sys.argv[2], name + ".gguf"), name, spec, np.random.default_rng(seed))
     with open(os.path.join(folder, "logits.json"), "w", encoding="utf-8") as f:
         f.write("[\n" + ",\n".join(json.dumps(m) for m in out) + "\n]\n")
 
