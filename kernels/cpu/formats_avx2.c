@@ -163,7 +163,7 @@ INLINE void block(enum mr_packing packing, const uint8_t *w, struct pair w_d, st
 
 		for (int p = 0; p < parts; p++)
 			chain(&acc[i], scale[p], dx, _mm256_cvtepi32_ps(d[i][p][0]),
-			     _mm256_cvtepi32_ps(d[i][p][1]));
+			      _mm256_cvtepi32_ps(d[i][p][1]));
 		if (packing == MR_PACK_Q4_KX16 || packing == MR_PACK_Q5_KX16) {
 			__m256 sum = _mm256_set1_ps((float)x->sum[first + i * blocks]);
 
