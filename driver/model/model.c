@@ -49,6 +49,9 @@ static int take_tensor(const struct taking *t, const char *name, uint32_t rows, 
 		return mr_why(t->why, MR_E_MODEL,
 			      "tensor %s is of type %s, which is not supported there", name,
 			      mr_tensor_type_name(found->type));
+	if (rows > 1 && (found->type == MR_TENSOR_F32 || found->type == MR_TENSOR_F16 ||
+			 found->type == MR_TENSOR_BF16))
+		t->m->shape.float_weights = 1;
 	t->used[found - mr_gguf_tensor_at(g, 0)] = 1;
 	*out = *found;
 	return 0;

@@ -36,7 +36,7 @@ struct mr_q8 {
 	float *scale; /* (rows, cols/32) */
 	int32_t *sum; /* (rows, cols/32): the block's q added up */
 	uint32_t rows, cols;
-	const float *x; /* (rows, cols): what was quantised, the caller's */
+	float *x; /* (rows, cols): a copy of what was quantised; NULL where no weights are floats */
 };
 
 /* Attention of one row and one query head over positions 0 to count-1. */
@@ -58,7 +58,7 @@ struct mr_attention {
 struct mr_kernels {
 	const char *name; /* "scalar", "avx2", "avx512" */
 
-	/* fills out->rows rows of out->cols; @x stays where it is while @out is used */
+	/* fills out->rows rows of out->cols; out->x too where it is not NULL */
 	void (*quantize)(const float *x, struct mr_q8 *out);
 	/*
 	 * y (x->rows, w->rows; row stride @stride floats) = x * w^T for output rows [row0, row1),

@@ -41,6 +41,8 @@ static void lay_out(struct mr_workspace *ws, const struct mr_shape *s, struct ca
 	ws->q8.q = carve(c, n * widest, 1);
 	ws->q8.scale = carve(c, n * widest / 32, sizeof(float));
 	ws->q8.sum = carve(c, n * widest / 32, sizeof(int32_t));
+	if (s->float_weights)
+		ws->q8.x = carve(c, n * widest, sizeof(float));
 }
 
 /* Angle of pair i at position p: p * base^(-2i / head_dim), or what the shape says instead. */

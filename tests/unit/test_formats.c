@@ -162,7 +162,7 @@ static float *random_floats(size_t n)
 static struct mr_q8 quantized(float *x, uint32_t rows, uint32_t cols)
 {
 	size_t n = (size_t)rows * cols;
-	struct mr_q8 q = {alloc(n), alloc(n / 8), alloc(n / 8), rows, cols, NULL};
+	struct mr_q8 q = {alloc(n), alloc(n / 8), alloc(n / 8), rows, cols, alloc(4 * n)};
 
 	mr_kernels_select("scalar")->quantize(x, &q);
 	return q;
@@ -173,6 +173,7 @@ static void q8_free(struct mr_q8 *q)
 	free(q->q);
 	free(q->scale);
 	free(q->sum);
+	free(q->x);
 }
 
 static void multiply(const char *path, const struct mr_matrix *m, const struct mr_q8 *x, float *y,
