@@ -200,6 +200,11 @@ fuzz:
 bench: all
 	$(Q)sh scripts/bench.sh $(BIN)
 
+## accuracy   logits, greedy steps and perplexity against float64 (PEER_PYTHON=python with llama_cpp)
+.PHONY: accuracy
+accuracy: all
+	$(Q)sh scripts/accuracy.sh $(BIN)
+
 ## fmt        clang-format every source in place
 .PHONY: fmt
 fmt:

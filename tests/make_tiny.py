@@ -257,4 +257,5 @@ def main():
         out.write(gguf(SHAPES[sys.argv[1]], "millrace " + sys.argv[1]))
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -94,7 +94,10 @@ static uint32_t count_type(const struct mr_gguf *gguf, enum mr_tensor_type type,
 	return n;
 }
 
-static const enum mr_tensor_type types[] = {MR_TENSOR_F32, MR_TENSOR_Q4_1, MR_TENSOR_Q8_0};
+static const enum mr_tensor_type types[] = {
+	MR_TENSOR_F32,  MR_TENSOR_F16,  MR_TENSOR_BF16, MR_TENSOR_Q4_0, MR_TENSOR_Q4_1,
+	MR_TENSOR_Q8_0, MR_TENSOR_Q4_K, MR_TENSOR_Q5_K, MR_TENSOR_Q6_K,
+};
 #define TYPES (sizeof(types) / sizeof(types[0]))
 
 static uint64_t kv_bytes_per_token(const struct mr_shape *s)
@@ -143,6 +146,10 @@ static void info_json(const struct mr_model *m)
 		uint64_t bytes;
 		uint32_t count = count_type(m->gguf, types[i], &bytes);
 
+		if (!count) {
+			json_object_put(t);
+			continue;
+		}
 		json_object_object_add(t, "count", json_object_new_uint64(count));
 		json_object_object_add(t, "bytes", json_object_new_uint64(bytes));
 		json_object_object_add(tensors, mr_tensor_type_name(types[i]), t);
@@ -184,6 +191,8 @@ static void info_table(const struct mr_model *m)
 		uint64_t type_bytes;
 		uint32_t count = count_type(m->gguf, types[i], &type_bytes);
 
+		if (!count)
+			continue;
 		printf("%-13s %u tensors, %.1f MB\n", mr_tensor_type_name(types[i]), count,
 		       (double)type_bytes / 1e6);
 	}

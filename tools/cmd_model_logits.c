@@ -140,7 +140,8 @@ static int encode(const struct mr_model *model, const char *text, uint32_t *ids,
 	int n = mr_token_work_create(model->tokenizer, bytes + 1, &work);
 
 	if (!n)
-		n = mr_encode(model->tokenizer, work, text, bytes, MR_ENCODE_CONTROL, ids, cap);
+		n = mr_encode(model->tokenizer, work, text, bytes,
+			      MR_ENCODE_CONTROL | MR_ENCODE_START, ids, cap);
 	mr_token_work_destroy(work);
 	if (n > 0)
 		return n;

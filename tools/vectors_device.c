@@ -153,7 +153,12 @@ static double mean_nll(const struct item *it)
 
 static void add_nll(struct json_object *o, const struct item *it)
 {
+	struct json_object *each = json_object_new_array();
+
 	json_object_object_add(o, "nll", it->prompt > 1 ? tool_json_number(mean_nll(it)) : NULL);
+	for (uint32_t i = 0; i + 1 < it->prompt; i++)
+		json_object_array_add(each, tool_json_number(it->logprob[i]));
+	json_object_object_add(o, "logprobs", each);
 }
 
 static struct json_object *item_json(const struct item *it, struct json_object *in)

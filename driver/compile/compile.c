@@ -14,6 +14,7 @@
 
 #include "driver/compile/cost.h"
 #include "driver/compile/place.h"
+#include "driver/model/gguf.h"
 #include "driver/model/model.h"
 #include "kernels/cpu/pack.h"
 #include "userlib/spec/container.h"
@@ -53,8 +54,9 @@ static uint32_t layout_of(const struct mr_tensor *t)
 		return MR_LAYOUT_Q4_1X16;
 	case MR_TENSOR_Q8_0:
 		return MR_LAYOUT_Q8_0X16;
+	default:
+		return 0;
 	}
-	return 0;
 }
 
 static uint64_t tensor_bytes(const struct mr_tensor *t)
@@ -82,10 +84,33 @@ static int check_tensor(struct job *j, const struct mr_tensor *t)
 
 	if (!ok)
 		return mr_spec_why(j->why, MR_E_NOT_SUPPORTED,
-				   "%s: chip %s has no product of its type", t->name,
-				   j->opt->chip->name);
+				   "%s is of type %s, of which chip %s has no product", t->name,
+				   mr_tensor_type_name(t->type), j->opt->chip->name);
 	if (!tensor_bytes(t) || strlen(t->name) >= sizeof(((struct mr_prog_segment *)0)->tensor))
 		return mr_spec_why(j->why, MR_E_MODEL, "%s: size or name", t->name);
+	return 0;
+}
+
+/* The reference payload's layers have neither of these. */
+static int check_architecture(struct job *j)
+{
+	const struct mr_model *m = j->model;
+
+	if (m->shape.rope_steps)
+		return mr_spec_why(j->why, MR_E_NOT_SUPPORTED,
+				   "the program's layers have no scaled RoPE, which this %s has",
+				   m->architecture);
+	for (uint32_t l = 0; l < m->shape.layers; l++) {
+		const struct mr_model_layer *in = &m->layers[l];
+		const struct mr_tensor *others[] = {&in->q_bias, &in->k_bias, &in->v_bias,
+						    &in->q_norm, &in->k_norm};
+
+		for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++)
+			if (others[i]->data)
+				return mr_spec_why(j->why, MR_E_NOT_SUPPORTED,
+						   "%s: the program's layers have no such tensor",
+						   others[i]->name);
+	}
 	return 0;
 }
 
@@ -93,8 +118,10 @@ static int check_model(struct job *j)
 {
 	const struct mr_model *m = j->model;
 	const struct mr_tensor *t[MR_REF_TENSORS];
-	int status = check_tensor(j, &m->token_embd);
+	int status = check_architecture(j);
 
+	if (!status)
+		status = check_tensor(j, &m->token_embd);
 	if (!status)
 		status = check_tensor(j, &m->output);
 	if (!status)

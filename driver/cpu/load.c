@@ -32,11 +32,10 @@ static void *place(struct place *p, size_t bytes)
 static int place_matrix(struct place *p, const struct mr_tensor *t, uint32_t rows, uint32_t cols,
 			struct mr_matrix *out)
 {
-	enum mr_packing packing = t->type == MR_TENSOR_Q4_1 ? MR_PACK_Q4_1X16 : MR_PACK_Q8_0X16;
+	enum mr_packing packing;
 	void *data;
 
-	if ((t->type != MR_TENSOR_Q4_1 && t->type != MR_TENSOR_Q8_0) || t->rows != rows ||
-	    t->cols != cols)
+	if (mr_model_packing(t->type, &packing) || t->rows != rows || t->cols != cols)
 		return MR_E_MODEL;
 	data = place(p, mr_pack_bytes(packing, rows, cols));
 	if (data)
@@ -58,6 +57,12 @@ static int place_vector(struct place *p, const struct mr_tensor *t, uint32_t n, 
 	return 0;
 }
 
+/* A vector that only some architectures have. */
+static int place_other(struct place *p, const struct mr_tensor *t, uint32_t n, const float **out)
+{
+	return t->data ? place_vector(p, t, n, out) : 0;
+}
+
 static int place_layer(struct place *p, const struct mr_shape *s, const struct mr_model_layer *in,
 		       struct mr_layer *out)
 {
@@ -71,6 +76,11 @@ static int place_layer(struct place *p, const struct mr_shape *s, const struct m
 	PLACE(place_matrix(p, &in->q, attn, s->width, &out->q));
 	PLACE(place_matrix(p, &in->k, kv, s->width, &out->k));
 	PLACE(place_matrix(p, &in->v, kv, s->width, &out->v));
+	PLACE(place_other(p, &in->q_bias, attn, &out->q_bias));
+	PLACE(place_other(p, &in->k_bias, kv, &out->k_bias));
+	PLACE(place_other(p, &in->v_bias, kv, &out->v_bias));
+	PLACE(place_other(p, &in->q_norm, s->head_dim, &out->q_norm));
+	PLACE(place_other(p, &in->k_norm, s->head_dim, &out->k_norm));
 	PLACE(place_matrix(p, &in->o, s->width, attn, &out->o));
 	PLACE(place_vector(p, &in->ffn_norm, s->width, &out->ffn_norm));
 	PLACE(place_matrix(p, &in->gate, s->ffn, s->width, &out->gate));

@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Text to token ids: the pre-tokeniser `smollm`, then byte-pair merges word by word.
+ * Text to token ids: special tokens, then words (split.c), then byte-pair merges word by word.
  *
- * Words are split by hand rather than by a pattern engine: one pass, no memory, the same result as
- * the patterns (tests hold it to PCRE2). A word that is a token, and whose merges lead to that
- * token, is one table look-up; any other is merged with a heap of candidate pairs, n log n in the
- * word's length.
+ * A word that is a token, and whose merges lead to that token, is one table look-up; any other is
+ * merged with a heap of candidate pairs, n log n in the word's length.
  */
 #include <limits.h>
 #include <stdlib.h>
@@ -174,74 +172,6 @@ size_t mr_tokenizer_merge(const struct mr_tokenizer *t, struct mr_token_work *wo
 	return made;
 }
 
-/* `'s|'t|'re|'ve|'m|'ll|'d` at @at, which is an apostrophe; its length, or 0. */
-static size_t contraction(const unsigned char *at, const unsigned char *end)
-{
-	size_t left = (size_t)(end - at);
-
-	if (left >= 2 && (at[1] == 's' || at[1] == 't' || at[1] == 'm' || at[1] == 'd'))
-		return 2;
-	if (left >= 3 && ((at[1] == 'r' && at[2] == 'e') || (at[1] == 'v' && at[2] == 'e') ||
-			  (at[1] == 'l' && at[2] == 'l')))
-		return 3;
-	return 0;
-}
-
-/* A character's class and length; @ill is set where it is ill-formed. */
-static enum mr_char_class class_at(const unsigned char *at, const unsigned char *end, size_t *bytes,
-				   int *ill)
-{
-	struct mr_utf8 c = mr_utf8_next(at, end);
-
-	*bytes = c.bytes;
-	if (c.state == MR_UTF8_OK)
-		return mr_char_class(c.code);
-	*ill = 1;
-	return MR_CHAR_OTHER;
-}
-
-size_t mr_tokenizer_split(const unsigned char *at, const unsigned char *end, int *ill)
-{
-	const unsigned char *p = at, *last = at;
-	enum mr_char_class class, next = MR_CHAR_OTHER;
-	size_t bytes;
-
-	*ill = 0;
-	if (*at == '\'' && (bytes = contraction(at, end)))
-		return bytes;
-	class = class_at(p, end, &bytes, ill);
-	if (class == MR_CHAR_NUMBER)
-		return bytes;
-	if (*at == ' ' && at + 1 < end) {
-		int next_ill = 0;
-
-		next = class_at(at + 1, end, &bytes, &next_ill);
-		if (next == MR_CHAR_LETTER || next == MR_CHAR_OTHER) {
-			p++;
-			class = next;
-			*ill = next_ill;
-		} else {
-			bytes = 1;
-		}
-	}
-	p += bytes;
-	while (p < end) {
-		int next_ill = 0;
-
-		next = class_at(p, end, &bytes, &next_ill);
-		if (next != class)
-			break;
-		*ill |= next_ill;
-		last = p;
-		p += bytes;
-	}
-	/* A run of spaces leaves its last one to the word after it, unless a number or the end
-	 * comes. */
-	if (class == MR_CHAR_SPACE && p < end && next != MR_CHAR_NUMBER && last > at)
-		return (size_t)(last - at);
-	return (size_t)(p - at);
-}
-
 /* Appends the ids of plain text. Returns the new count, or MR_E_CONTEXT_FULL. */
 static long encode_plain(const struct mr_tokenizer *t, struct mr_token_work *work,
 			 const unsigned char *at, const unsigned char *end, uint32_t *ids,
@@ -249,7 +179,7 @@ static long encode_plain(const struct mr_tokenizer *t, struct mr_token_work *wor
 {
 	while (at < end) {
 		int ill;
-		size_t bytes = mr_tokenizer_split(at, end, &ill);
+		size_t bytes = mr_tokenizer_split(t->pre, at, end, &ill);
 		uint32_t id = ill ? NO_ID : mr_tokenizer_word(t, at, bytes);
 
 		if (id != NO_ID && t->whole[id]) {
@@ -266,52 +196,72 @@ static long encode_plain(const struct mr_tokenizer *t, struct mr_token_work *wor
 	return (long)count;
 }
 
-/* The longest control token that the text spells at @at; NO_ID where it spells none. */
-static uint32_t control_at(const struct mr_tokenizer *t, const unsigned char *at,
-			   const unsigned char *end, size_t *bytes)
+/*
+ * The longest special token that the text spells at @at: of those of the user, and where @control
+ * of control tokens too. NO_ID where it spells none.
+ */
+static uint32_t special_at(const struct mr_tokenizer *t, const unsigned char *at,
+			   const unsigned char *end, int control, size_t *bytes)
 {
-	if (!t->control_lead[*at])
+	if (!t->special_lead[*at])
 		return NO_ID;
-	for (uint32_t i = 0; i < t->control_count; i++) {
-		uint32_t id = t->controls[i];
+	for (uint32_t i = 0; i < t->special_count; i++) {
+		uint32_t id = t->specials[i];
 
 		*bytes = t->start[id + 1] - t->start[id];
-		if (*bytes <= (size_t)(end - at) && !memcmp(at, t->bytes + t->start[id], *bytes))
+		if (*bytes <= (size_t)(end - at) && (control || t->type[id] != TOKEN_CONTROL) &&
+		    !memcmp(at, t->bytes + t->start[id], *bytes))
 			return id;
 	}
 	return NO_ID;
 }
 
-int mr_encode(const struct mr_tokenizer *t, struct mr_token_work *work, const char *text,
-	      size_t bytes, unsigned flags, uint32_t *ids, size_t cap)
+/* Appends the ids of a text. Returns the new count, or MR_E_CONTEXT_FULL. */
+static long encode_text(const struct mr_tokenizer *t, struct mr_token_work *work,
+			const unsigned char *at, const unsigned char *end, int control,
+			uint32_t *ids, size_t cap, size_t count)
 {
-	const unsigned char *at = (const unsigned char *)text, *plain = at, *end = at + bytes;
-	long count = 0;
+	const unsigned char *plain = at;
 
-	if (bytes > work->text_bytes)
-		return MR_E_TOO_LARGE;
-	if (flags & ~MR_ENCODE_CONTROL)
-		return MR_E_INVALID;
-	if (cap > INT_MAX)
-		cap = INT_MAX;
-	while (flags && at < end) {
+	while ((control || t->user_count) && at < end) {
 		size_t spelled = 0;
-		uint32_t id = control_at(t, at, end, &spelled);
+		uint32_t id = special_at(t, at, end, control, &spelled);
+		long made;
 
 		if (id == NO_ID) {
 			at++;
 			continue;
 		}
-		count = encode_plain(t, work, plain, at, ids, cap, (size_t)count);
-		if (count < 0)
-			return (int)count;
-		if ((size_t)count == cap)
+		made = encode_plain(t, work, plain, at, ids, cap, count);
+		if (made < 0 || (size_t)made == cap)
 			return MR_E_CONTEXT_FULL;
+		count = (size_t)made;
 		ids[count++] = id;
 		at += spelled;
 		plain = at;
 	}
-	return (int)encode_plain(t, work, plain, end, ids, cap, (size_t)count);
+	return encode_plain(t, work, plain, end, ids, cap, count);
+}
+
+int mr_encode(const struct mr_tokenizer *t, struct mr_token_work *work, const char *text,
+	      size_t bytes, unsigned flags, uint32_t *ids, size_t cap)
+{
+	const unsigned char *at = (const unsigned char *)text;
+	size_t count = 0;
+
+	if (bytes > work->text_bytes)
+		return MR_E_TOO_LARGE;
+	if (flags & ~(MR_ENCODE_CONTROL | MR_ENCODE_START))
+		return MR_E_INVALID;
+	if (cap > INT_MAX)
+		cap = INT_MAX;
+	if (flags & MR_ENCODE_START && t->start_id != NO_ID) {
+		if (!cap)
+			return MR_E_CONTEXT_FULL;
+		ids[count++] = t->start_id;
+	}
+	return (int)encode_text(t, work, at, at + bytes, flags & MR_ENCODE_CONTROL, ids, cap,
+				count);
 }
 
 int mr_encode_joined(const struct mr_tokenizer *t, struct mr_token_work *work,
@@ -326,6 +276,6 @@ int mr_encode_joined(const struct mr_tokenizer *t, struct mr_token_work *work,
 			memcpy(work->text + bytes, parts[i].data, parts[i].bytes);
 		bytes += parts[i].bytes;
 	}
-	return (int)encode_plain(t, work, work->text, work->text + bytes, ids,
-				 cap < INT_MAX ? cap : INT_MAX, 0);
+	return (int)encode_text(t, work, work->text, work->text + bytes, 0, ids,
+				cap < INT_MAX ? cap : INT_MAX, 0);
 }

@@ -20,7 +20,17 @@ struct mr_gguf;
 struct mr_tokenizer;
 
 /* Tensor types of a GGUF that this version reads; the values are the file format's. */
-enum mr_tensor_type { MR_TENSOR_F32 = 0, MR_TENSOR_Q4_1 = 3, MR_TENSOR_Q8_0 = 8 };
+enum mr_tensor_type {
+	MR_TENSOR_F32 = 0,
+	MR_TENSOR_F16 = 1,
+	MR_TENSOR_Q4_0 = 2,
+	MR_TENSOR_Q4_1 = 3,
+	MR_TENSOR_Q8_0 = 8,
+	MR_TENSOR_Q4_K = 12,
+	MR_TENSOR_Q5_K = 13,
+	MR_TENSOR_Q6_K = 14,
+	MR_TENSOR_BF16 = 30,
+};
 
 /* A matrix is rows of columns: rows = outputs, cols = inputs (GGUF's ne[1] and ne[0]). */
 struct mr_tensor {
@@ -32,9 +42,17 @@ struct mr_tensor {
 	uint32_t cols;
 };
 
+/*
+ * RoPE turns adjacent pairs (2i, 2i+1) of a head. Where a file's architecture pairs (i, i + head_dim/2)
+ * instead, the rows of q and k, their biases and their norms are put in that order here, which changes
+ * no dot product of a query with a key; so nothing behind the model knows of two orders.
+ */
 struct mr_model_layer {
 	struct mr_tensor attn_norm, q, k, v, o;
 	struct mr_tensor ffn_norm, gate, up, down;
+	/* Of some architectures; data is NULL where there is none. */
+	struct mr_tensor q_bias, k_bias, v_bias;
+	struct mr_tensor q_norm, k_norm;
 };
 
 struct mr_model {
@@ -46,7 +64,7 @@ struct mr_model {
 	struct mr_tokenizer *tokenizer;
 	const struct mr_gguf *gguf;
 	const char *name;         /* general.name, or "" */
-	const char *architecture; /* "llama" */
+	const char *architecture; /* "llama", "qwen2", "qwen3" */
 	uint32_t eos, bos;
 	uint32_t stop[8]; /* ids that end an answer: EOS and the file's other end tokens */
 	uint32_t stop_count;
@@ -54,6 +72,8 @@ struct mr_model {
 		uint32_t known;      /* 1 where chat.h can render the file's template */
 		uint32_t start, end; /* <|im_start|> and <|im_end|> */
 	} chat;
+	double *rope_steps; /* of the shape, or NULL */
+	void *reordered;    /* rows of Q and K that were put in another order, or NULL */
 };
 
 /*
@@ -69,7 +89,10 @@ int mr_model_open_memory(const void *data, size_t bytes, struct mr_model **model
 			 size_t why_bytes);
 void mr_model_close(struct mr_model *model); /* NULL is allowed */
 
-/* A tensor of the file by its GGUF name, such as "blk.7.ffn_down.weight". 0 or MR_E_NOT_FOUND. */
+/* A tensor as it is in the file by its GGUF name, such as "blk.7.ffn_down.weight". 0 or MR_E_NOT_FOUND. */
 int mr_model_tensor(const struct mr_model *model, const char *name, struct mr_tensor *out);
+
+/* The packing of a matrix of @type (kernels/cpu/pack.h). 0, or MR_E_MODEL for what is no such type. */
+int mr_model_packing(enum mr_tensor_type type, enum mr_packing *packing);
 
 #endif /* MR_DRIVER_MODEL_MODEL_H */

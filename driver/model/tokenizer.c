@@ -16,7 +16,7 @@
 #include "driver/model/why.h"
 
 #define VOCAB_MAX    (1u << 20)
-#define CONTROLS_MAX 1024u
+#define SPECIALS_MAX 1024u
 /* Both tables are at most half full, where chains stay far shorter: a longer one was made on
  * purpose. */
 #define PROBES_MAX 512u
@@ -137,8 +137,8 @@ static int make_room(struct loading *l, uint32_t vocab, size_t text_bytes)
 	t->type = malloc(vocab);
 	t->whole = calloc(vocab, 1);
 	t->words = malloc(slots * sizeof(*t->words));
-	t->controls = malloc(CONTROLS_MAX * sizeof(*t->controls));
-	if (!t->bytes || !t->start || !t->type || !t->whole || !t->words || !t->controls)
+	t->specials = malloc(SPECIALS_MAX * sizeof(*t->specials));
+	if (!t->bytes || !t->start || !t->type || !t->whole || !t->words || !t->specials)
 		return mr_why(l->why, MR_E_NO_MEMORY, "no memory for %u tokens", vocab);
 	memset(t->words, 0xff, slots * sizeof(*t->words));
 	memset(t->byte_id, 0xff, sizeof(t->byte_id));
@@ -153,7 +153,8 @@ static int add_token(struct loading *l, uint32_t id, const struct mr_gguf_string
 	unsigned char *bytes = t->bytes + t->start[id];
 	long count;
 
-	if (type != TOKEN_NORMAL && type != TOKEN_CONTROL)
+	if (type != TOKEN_NORMAL && type != TOKEN_CONTROL && type != TOKEN_USER &&
+	    type != TOKEN_UNUSED)
 		return mr_why(l->why, MR_E_MODEL, "token %u has type %lld, which is not supported",
 			      id, (long long)type);
 	if (!text->bytes)
@@ -168,14 +169,18 @@ static int add_token(struct loading *l, uint32_t id, const struct mr_gguf_string
 				"alphabet",
 				id, mr_show(text->data, text->bytes).text, TOKEN_BYTES_MAX);
 	} else {
-		if (text->bytes > TOKEN_BYTES_MAX || t->control_count == CONTROLS_MAX)
+		if (text->bytes > TOKEN_BYTES_MAX ||
+		    (type != TOKEN_UNUSED && t->special_count == SPECIALS_MAX))
 			return mr_why(l->why, MR_E_TOO_LARGE,
-				      "control token %u is longer than %u bytes or one too many",
+				      "special token %u is longer than %u bytes or one too many",
 				      id, TOKEN_BYTES_MAX);
 		count = (long)text->bytes;
 		memcpy(bytes, text->data, text->bytes);
-		t->controls[t->control_count++] = id;
-		t->control_lead[bytes[0]] = 1;
+	}
+	if (type == TOKEN_CONTROL || type == TOKEN_USER) {
+		t->specials[t->special_count++] = id;
+		t->special_lead[bytes[0]] = 1;
+		t->user_count += type == TOKEN_USER;
 	}
 	t->start[id + 1] = t->start[id] + (uint32_t)count;
 	return type == TOKEN_NORMAL ? add_word(l, id) : 0;
@@ -310,28 +315,30 @@ static int longer_first(const void *a, const void *b, void *tokenizer)
 	return x < y ? -1 : 1;
 }
 
-static int check_controls(struct loading *l)
+static int check_specials(struct loading *l)
 {
 	struct mr_tokenizer *t = l->t;
 	size_t bytes, next_bytes;
 
-	qsort_r(t->controls, t->control_count, sizeof(*t->controls), longer_first, t);
-	for (uint32_t i = 0; i + 1 < t->control_count; i++)
-		for (uint32_t j = i + 1; j < t->control_count; j++) {
-			const char *a = mr_token_bytes(t, t->controls[i], &bytes);
-			const char *b = mr_token_bytes(t, t->controls[j], &next_bytes);
+	qsort_r(t->specials, t->special_count, sizeof(*t->specials), longer_first, t);
+	for (uint32_t i = 0; i + 1 < t->special_count; i++)
+		for (uint32_t j = i + 1; j < t->special_count; j++) {
+			const char *a = mr_token_bytes(t, t->specials[i], &bytes);
+			const char *b = mr_token_bytes(t, t->specials[j], &next_bytes);
 
 			if (bytes != next_bytes)
 				break;
 			if (!memcmp(a, b, bytes))
 				return mr_why(l->why, MR_E_FORMAT,
-					      "control tokens %u and %u are the same",
-					      t->controls[i], t->controls[j]);
+					      "special tokens %u and %u are the same",
+					      t->specials[i], t->specials[j]);
 		}
 	return 0;
 }
 
-/* Finds the tokens that a word made of their bytes encodes to: nearly all, in a trained vocabulary.
+/*
+ * Finds the tokens that a word made of their bytes encodes to: nearly all, in a trained vocabulary;
+ * by definition all with llama-bpe, which looks a word up before it merges.
  */
 static int mark_whole(struct loading *l)
 {
@@ -345,22 +352,66 @@ static int mark_whole(struct loading *l)
 	for (uint32_t i = 0; i < t->vocab; i++)
 		if (t->type[i] == TOKEN_NORMAL)
 			t->whole[i] =
-				mr_tokenizer_merge(t, work, t->bytes + t->start[i],
-						   t->start[i + 1] - t->start[i], &id, 1) == 1 &&
-				id == i;
+				t->pre == MR_PRE_LLAMA_BPE ||
+				(mr_tokenizer_merge(t, work, t->bytes + t->start[i],
+						    t->start[i + 1] - t->start[i], &id, 1) == 1 &&
+				 id == i);
 	mr_token_work_destroy(work);
 	return 0;
 }
 
-static int check_string(struct loading *l, const char *key, const char *want)
+static int equals(const struct mr_gguf_string *s, const char *want)
 {
+	return s->bytes == strlen(want) && !memcmp(s->data, want, s->bytes);
+}
+
+/* The kind of tokeniser, and how it splits. */
+static int read_kind(struct loading *l)
+{
+	static const char *const names[] = {
+		[MR_PRE_GPT2] = "gpt-2",
+		[MR_PRE_SMOLLM] = "smollm",
+		[MR_PRE_LLAMA_BPE] = "llama-bpe",
+		[MR_PRE_QWEN2] = "qwen2",
+	};
 	struct mr_gguf_string s;
 
-	if (mr_gguf_get_string(l->gguf, key, &s))
-		return mr_why(l->why, MR_E_FORMAT, "%s is no string", key);
-	if (s.bytes != strlen(want) || memcmp(s.data, want, s.bytes))
-		return mr_why(l->why, MR_E_MODEL, "%s is %s; only %s is supported", key,
-			      mr_show(s.data, s.bytes).text, want);
+	if (mr_gguf_get_string(l->gguf, "tokenizer.ggml.model", &s))
+		return mr_why(l->why, MR_E_FORMAT, "tokenizer.ggml.model is no string");
+	if (!equals(&s, "gpt2"))
+		return mr_why(l->why, MR_E_MODEL,
+			      "tokenizer.ggml.model is %s; only gpt2 is supported",
+			      mr_show(s.data, s.bytes).text);
+	if (mr_gguf_get_string(l->gguf, "tokenizer.ggml.pre", &s))
+		return mr_why(l->why, MR_E_FORMAT, "tokenizer.ggml.pre is no string");
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		if (equals(&s, names[i])) {
+			l->t->pre = (enum mr_pre)i;
+			return 0;
+		}
+	}
+	return mr_why(l->why, MR_E_MODEL,
+		      "tokenizer.ggml.pre is %s; gpt-2, smollm, llama-bpe and qwen2 are supported",
+		      mr_show(s.data, s.bytes).text);
+}
+
+/* Whether a prompt starts with BOS. Without a word from the file, llama-bpe's do: as llama.cpp has it. */
+static int read_start(struct loading *l)
+{
+	struct mr_tokenizer *t = l->t;
+	int add = t->pre == MR_PRE_LLAMA_BPE, rc;
+
+	t->start_id = NO_ID;
+	rc = mr_gguf_get_bool(l->gguf, "tokenizer.ggml.add_bos_token", &add);
+	if (rc && rc != MR_E_NOT_FOUND)
+		return mr_why(l->why, rc, "tokenizer.ggml.add_bos_token is no bool");
+	if (!add)
+		return 0;
+	if (mr_gguf_get_u32(l->gguf, "tokenizer.ggml.bos_token_id", &t->start_id) ||
+	    t->start_id >= t->vocab)
+		return mr_why(l->why, MR_E_RANGE,
+			      "tokenizer.ggml.bos_token_id, which prompts start with, is missing "
+			      "or outside the vocabulary");
 	return 0;
 }
 
@@ -374,15 +425,15 @@ int mr_tokenizer_create(const struct mr_gguf *gguf, struct mr_tokenizer **tokeni
 	if (!l.t)
 		return mr_why(&why, MR_E_NO_MEMORY, "no memory");
 	fill_alphabet(l.byte_of);
-	rc = check_string(&l, "tokenizer.ggml.model", "gpt2");
-	if (!rc)
-		rc = check_string(&l, "tokenizer.ggml.pre", "smollm");
+	rc = read_kind(&l);
 	if (!rc)
 		rc = read_tokens(&l);
 	if (!rc)
+		rc = read_start(&l);
+	if (!rc)
 		rc = read_merges(&l);
 	if (!rc)
-		rc = check_controls(&l);
+		rc = check_specials(&l);
 	if (!rc)
 		rc = mark_whole(&l);
 	if (rc) {
@@ -404,7 +455,7 @@ void mr_tokenizer_destroy(struct mr_tokenizer *t)
 	free(t->words);
 	free(t->merges);
 	free(t->merged);
-	free(t->controls);
+	free(t->specials);
 	free(t);
 }
 
@@ -424,18 +475,19 @@ const char *mr_token_bytes(const struct mr_tokenizer *t, uint32_t id, size_t *by
 
 int mr_token_is_control(const struct mr_tokenizer *t, uint32_t id)
 {
-	return id < t->vocab && t->type[id] == TOKEN_CONTROL;
+	return id < t->vocab && (t->type[id] == TOKEN_CONTROL || t->type[id] == TOKEN_UNUSED);
 }
 
 int mr_tokenizer_control(const struct mr_tokenizer *t, const char *text, uint32_t *id)
 {
 	size_t want = strlen(text), bytes;
 
-	for (uint32_t i = 0; i < t->control_count; i++) {
-		const char *spelled = mr_token_bytes(t, t->controls[i], &bytes);
+	for (uint32_t i = 0; i < t->special_count; i++) {
+		const char *spelled = mr_token_bytes(t, t->specials[i], &bytes);
 
-		if (bytes == want && !memcmp(spelled, text, want)) {
-			*id = t->controls[i];
+		if (t->type[t->specials[i]] == TOKEN_CONTROL && bytes == want &&
+		    !memcmp(spelled, text, want)) {
+			*id = t->specials[i];
 			return 0;
 		}
 	}

@@ -29,6 +29,7 @@ int mr_token_work_create(const struct mr_tokenizer *tokenizer, size_t text_bytes
 void mr_token_work_destroy(struct mr_token_work *work);
 
 #define MR_ENCODE_CONTROL 1u /* text that spells a control token is that token; else it is text */
+#define MR_ENCODE_START   2u /* BOS comes first where the model's file asks for it: a prompt starts */
 
 /*
  * Encodes @bytes bytes of @text into at most @cap ids at @ids. Returns the number of ids,
@@ -41,6 +42,7 @@ int mr_encode(const struct mr_tokenizer *tokenizer, struct mr_token_work *work, 
 /* The bytes of one id (not NUL-terminated, may be part of a character); NULL for an id not in the
  * vocabulary. */
 const char *mr_token_bytes(const struct mr_tokenizer *tokenizer, uint32_t id, size_t *bytes);
+/* Whether the id stands for no text: a control token, or one that the file calls unused. */
 int mr_token_is_control(const struct mr_tokenizer *tokenizer, uint32_t id);
 /* The control token spelled @text, such as "<|im_end|>". 0 or MR_E_NOT_FOUND. */
 int mr_tokenizer_control(const struct mr_tokenizer *tokenizer, const char *text, uint32_t *id);

@@ -11,8 +11,11 @@
 #define NO_ID \
 	UINT32_MAX /* no token; also an empty slot, and the rank of a pair that never merges */
 
-#define TOKEN_NORMAL  1u /* the file's token types; other types are refused */
+/* The file's token types; others are refused. */
+#define TOKEN_NORMAL  1u
 #define TOKEN_CONTROL 3u
+#define TOKEN_USER    4u /* text that spells it is always this token, and it is that text */
+#define TOKEN_UNUSED  5u /* no text gives it, and it gives no text */
 /* More than any word of a vocabulary; keeps a push of the detokeniser below MR_DETOK_MAX. */
 #define TOKEN_BYTES_MAX 256u
 
@@ -22,21 +25,27 @@ struct merge_slot {
 	uint32_t rank;
 };
 
+/* How a text is cut into words, by the names that the file format has for them: see mr_tokenizer_split. */
+enum mr_pre { MR_PRE_GPT2, MR_PRE_SMOLLM, MR_PRE_LLAMA_BPE, MR_PRE_QWEN2 };
+
 struct mr_tokenizer {
 	uint32_t vocab;
 	uint32_t byte_id[256]; /* of the one-byte token, or NO_ID */
 	unsigned char *bytes;  /* of all tokens, one after another */
 	uint32_t *start;       /* (vocab + 1) offsets into bytes */
-	unsigned char *type;   /* (vocab) TOKEN_NORMAL or TOKEN_CONTROL */
+	unsigned char *type;   /* (vocab) TOKEN_* */
 	unsigned char *whole;  /* (vocab) the token's own bytes, as a word, encode to it alone */
 	uint32_t *words;       /* open-addressed: normal tokens by their bytes */
 	uint32_t word_mask;
 	struct merge_slot *merges;
 	uint32_t merge_mask;
 	uint32_t *merged;   /* rank -> the token that the merge makes */
-	uint32_t *controls; /* control ids, longest first */
-	uint32_t control_count;
-	unsigned char control_lead[256]; /* a control token starts with this byte */
+	uint32_t *specials; /* ids of control and user tokens, longest first */
+	uint32_t special_count;
+	uint32_t user_count;             /* of specials */
+	unsigned char special_lead[256]; /* a special token starts with this byte */
+	uint32_t start_id;               /* what a prompt starts with, or NO_ID */
+	enum mr_pre pre;
 };
 
 static inline uint32_t merge_hash(uint32_t left, uint32_t right)
@@ -63,11 +72,17 @@ static inline uint32_t merge_rank(const struct mr_tokenizer *t, uint32_t left, u
 uint32_t mr_tokenizer_word(const struct mr_tokenizer *t, const unsigned char *bytes, size_t count);
 
 /*
- * The length of the word at @at, below @end: the text is split at every \p{N}, then each part by
- * `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`, whose look-ahead does not
- * see beyond the part. @ill is set where the word holds ill-formed UTF-8.
+ * The length of the word at @at, below @end, as a search for these patterns cuts them:
+ *   gpt-2      's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
+ *   smollm     the text is split at every \p{N} first, then each part by gpt-2's pattern, whose
+ *              look-ahead does not see beyond the part
+ *   llama-bpe  (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}
+ *              | ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+
+ *   qwen2      the same with \p{N} in place of \p{N}{1,3}
+ * @ill is set where the word holds ill-formed UTF-8.
  */
-size_t mr_tokenizer_split(const unsigned char *at, const unsigned char *end, int *ill);
+size_t mr_tokenizer_split(enum mr_pre pre, const unsigned char *at, const unsigned char *end,
+			  int *ill);
 
 /*
  * Byte-pair encodes one word by merges alone, without the short cut of `whole`. At most @cap ids go

@@ -58,7 +58,8 @@ static int encode(const struct mr_sched *s, const struct mr_request *r, uint32_t
 	if (r->text_bytes == 0)
 		return MR_E_INVALID;
 	if (!(r->flags & MR_REQUEST_CHAT))
-		return mr_encode(s->model->tokenizer, s->work, r->text, r->text_bytes, 0, to, room);
+		return mr_encode(s->model->tokenizer, s->work, r->text, r->text_bytes,
+				 last == NONE && !r->prefix ? MR_ENCODE_START : 0, to, room);
 	if (last != NONE)
 		return mr_chat_continue(s->model, s->work, last, r->text, r->text_bytes, to, room);
 	return mr_chat_encode(s->model, s->work, &message, 1, 1, to, room);

@@ -9,6 +9,10 @@
  *   - an output is one FP32 FMA chain in ascending block order: acc = fma(d_w*d_x, (float)dot, acc),
  *     then for Q4_1 acc = fma(m_w*d_x, (float)sum_q, acc), with exact int32 dot and sum_q; vector
  *     lanes are output rows, never parts of one sum;
+ *   - the other weight types: Q4_0 as Q8_0, with weights q - 8; Q4_K and Q5_K as Q4_1, with
+ *     d_w = d*scale and m_w = -(dmin*min) of each 32 columns (both products exact); Q6_K two links of
+ *     the chain for 32 columns, 16 each, with d_w = d*scale and weights q - 32; F32, F16 and BF16
+ *     acc = fma(w, x, acc) for each column, over the activations as they are, not quantised;
  *   - reductions across lanes are one fixed tree of 16 lanes (lane i + i+8, then i+4, i+2, i+1) over
  *     16 partial sums by index mod 16; attention runs over tiles of 256 positions counted from position
  *     0, each by itself (largest score, sum of weights, weighted values in ascending position), merged
@@ -23,12 +27,16 @@
 
 #include "kernels/cpu/layer.h"
 
-/* Activations of class D: (rows, cols) int8 with a scale and a sum for each block of 32 columns. */
+/*
+ * Activations of class D: (rows, cols) int8 with a scale and a sum for each block of 32 columns; and
+ * as they were, for float weights.
+ */
 struct mr_q8 {
 	int8_t *q;    /* (rows, cols) */
 	float *scale; /* (rows, cols/32) */
 	int32_t *sum; /* (rows, cols/32): the block's q added up */
 	uint32_t rows, cols;
+	float *x; /* (rows, cols): a copy of what was quantised; NULL where no weights are floats */
 };
 
 /* Attention of one row and one query head over positions 0 to count-1. */
@@ -50,7 +58,8 @@ struct mr_attention {
 struct mr_kernels {
 	const char *name; /* "scalar", "avx2", "avx512" */
 
-	void (*quantize)(const float *x, struct mr_q8 *out); /* fills out->rows rows of out->cols */
+	/* fills out->rows rows of out->cols; out->x too where it is not NULL */
+	void (*quantize)(const float *x, struct mr_q8 *out);
 	/*
 	 * y (x->rows, w->rows; row stride @stride floats) = x * w^T for output rows [row0, row1),
 	 * both multiples of 16 or the matrix's end.

@@ -3,6 +3,7 @@
  * Class D in plain C, one value at a time, compiled without vectorisation: the path that the others
  * are tested against, and what a CPU without AVX2 runs.
  */
+#include "kernels/cpu/formats.h"
 #include "kernels/cpu/lanes_kernels.h"
 #include "kernels/cpu/matmul.h"
 #include "kernels/cpu/pack.h"
@@ -65,6 +66,10 @@ static void matmul(const struct mr_matrix *w, const struct mr_q8 *x, float *y, s
 {
 	size_t group_bytes = mr_pack_bytes(w->packing, 16, w->cols);
 
+	if (mr_is_other_format(w->packing)) {
+		mr_formats_scalar(w, x, y, stride, row0, row1);
+		return;
+	}
 	for (uint32_t r = row0; r < row1; r += 16) {
 		const uint8_t *data = (const uint8_t *)w->data + r / 16 * group_bytes;
 		uint32_t n = row1 - r < 16 ? row1 - r : 16;

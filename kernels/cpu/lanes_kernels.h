@@ -35,6 +35,8 @@ static inline void quantize(const float *x, struct mr_q8 *out)
 {
 	size_t blocks = (size_t)out->rows * out->cols / 32;
 
+	if (out->x)
+		memcpy(out->x, x, 32 * blocks * sizeof(*x));
 	for (size_t b = 0; b < blocks; b++) {
 		struct lanes lo = lanes_load(x + 32 * b), hi = lanes_load(x + 32 * b + 16);
 		float amax = lanes_amax(lo, hi);

@@ -5,7 +5,6 @@
 
 #include <immintrin.h>
 
-#include "kernels/cpu/half.h"
 #include "kernels/cpu/pack.h"
 #include "kernels/cpu/workspace.h"
 
@@ -40,6 +39,16 @@ static const float *angles(const struct mr_shape *s, const struct mr_workspace *
 	return ws->cos_sin + (size_t)pos * s->head_dim;
 }
 
+/* What some architectures do to a row of Q, K or V before RoPE: a bias, and a norm of each head. */
+static void finish_heads(const struct mr_kernels *kern, const struct mr_shape *s, const float *bias,
+			 const float *norm, uint32_t heads, float *x)
+{
+	if (bias)
+		kern->add(x, bias, heads * s->head_dim);
+	for (uint32_t h = 0; norm && h < heads; h++, x += s->head_dim)
+		kern->rmsnorm(x, norm, s->head_dim, s->rms_eps, x);
+}
+
 /* K and V of every row, K rotated, into the rows' KV memory. */
 static void write_kv(const struct mr_kernels *kern, const struct mr_shape *s,
 		     const struct mr_layer *layer, const struct mr_row *rows, uint32_t n,
@@ -55,6 +64,8 @@ static void write_kv(const struct mr_kernels *kern, const struct mr_shape *s,
 		float *k = ws->k + i * ws->kv_cols, *v = ws->v + i * ws->kv_cols;
 
 		to += (size_t)(pos % 16) * s->head_dim;
+		finish_heads(kern, s, layer->k_bias, layer->k_norm, s->kv_heads, k);
+		finish_heads(kern, s, layer->v_bias, NULL, s->kv_heads, v);
 		kern->rope(k, s->kv_heads, s->head_dim, angles(s, ws, pos));
 		for (uint32_t h = 0; h < s->kv_heads; h++, to += head_halves) {
 			kern->to_half(k + h * s->head_dim, s->head_dim, to);
@@ -66,7 +77,8 @@ static void write_kv(const struct mr_kernels *kern, const struct mr_shape *s,
 
 /* Every query head of every row over its sequence's positions up to its own: ws->q to ws->attn. */
 static void attend(const struct mr_kernels *kern, const struct mr_shape *s,
-		   const struct mr_row *rows, uint32_t n, size_t kv_offset, struct mr_workspace *ws)
+		   const struct mr_layer *layer, const struct mr_row *rows, uint32_t n,
+		   size_t kv_offset, struct mr_workspace *ws)
 {
 	size_t head_bytes = (size_t)16 * s->head_dim * sizeof(uint16_t);
 	uint32_t group = s->heads / s->kv_heads;
@@ -76,6 +88,7 @@ static void attend(const struct mr_kernels *kern, const struct mr_shape *s,
 	for (uint32_t i = 0; i < n; i++) {
 		float *q = ws->q + i * ws->attn_cols, *y = ws->attn + i * ws->attn_cols;
 
+		finish_heads(kern, s, layer->q_bias, layer->q_norm, s->heads, q);
 		kern->rope(q, s->heads, s->head_dim, angles(s, ws, rows[i].position));
 		for (uint32_t h = 0; h < s->heads; h++) {
 			struct mr_attention a = {
@@ -102,7 +115,7 @@ void mr_layer_forward(const struct mr_kernels *kern, const struct mr_shape *shap
 	in = normed(kern, shape, ws, layer->attn_norm, x, n);
 	product(kern, &layer->q, in, ws->q);
 	write_kv(kern, shape, layer, rows, n, kv_offset, in, ws);
-	attend(kern, shape, rows, n, kv_offset, ws);
+	attend(kern, shape, layer, rows, n, kv_offset, ws);
 	in = quantized(kern, ws, ws->attn, n, ws->attn_cols);
 	product(kern, &layer->o, in, ws->norm);
 	kern->add(x, ws->norm, elements);
@@ -135,27 +148,6 @@ void mr_head_forward(const struct mr_kernels *kern, const struct mr_shape *shape
 void mr_embed(const struct mr_kernels *kern, const struct mr_matrix *embd, const uint32_t *ids,
 	      uint32_t n, float *x)
 {
-	int q4 = embd->packing == MR_PACK_Q4_1X16;
-	size_t block_bytes = q4 ? MR_Q4_1X16_BYTES : MR_Q8_0X16_BYTES;
-	size_t blocks = embd->cols / 32;
-
-	for (uint32_t i = 0; i < n; i++) {
-		const uint8_t *w = (const uint8_t *)embd->data + ids[i] / 16 * blocks * block_bytes;
-		uint32_t r = ids[i] % 16;
-
-		for (size_t b = 0; b < blocks; b++, w += block_bytes, x += 32) {
-			const uint16_t *half = (const uint16_t *)(w + (q4 ? 256 : 512));
-			float d = mr_half_to_float(half[r]);
-
-			for (uint32_t c = 0; !q4 && c < 32; c++)
-				x[c] = d * (int8_t)w[c / 4 * 64 + 4 * r + c % 4];
-			for (uint32_t c = 0; q4 && c < 16; c++) {
-				uint8_t byte = w[c / 4 * 64 + 4 * r + c % 4];
-				float m = mr_half_to_float(half[16 + r]);
-
-				x[c] = __builtin_fmaf(d, (float)(byte & 15), m);
-				x[16 + c] = __builtin_fmaf(d, (float)(byte >> 4), m);
-			}
-		}
-	}
+	for (uint32_t i = 0; i < n; i++)
+		mr_unpack_row(embd, ids[i], x + (size_t)i * embd->cols);
 }

@@ -27,12 +27,28 @@ struct mr_shape {
 	uint32_t context; /* positions the model was made for */
 	float rms_eps;
 	float rope_base; /* rotation of adjacent pairs (2i, 2i+1) over the whole head */
+	/*
+	 * Where RoPE is scaled: the angle of each of head_dim/2 pairs a position, in place of
+	 * rope_base^(-2i/head_dim), and what cosine and sine are multiplied by. NULL where it is not.
+	 * Only mr_workspace_create reads them.
+	 */
+	const double *rope_steps;
+	float rope_magnitude;
+	uint32_t float_weights; /* 1 = some matrix is F32, F16 or BF16: products need inputs as floats */
 };
 
 /* A weight matrix as the kernels read it, (rows, cols): see pack.h for the layouts. */
 enum mr_packing {
 	MR_PACK_Q4_1X16, /* 16 rows interleaved, blocks of 32 columns */
 	MR_PACK_Q8_0X16,
+	/* not on the LPU's chip */
+	MR_PACK_Q4_0X16,
+	MR_PACK_Q4_KX16, /* blocks of 256 columns */
+	MR_PACK_Q5_KX16,
+	MR_PACK_Q6_KX16,
+	MR_PACK_F32X16,
+	MR_PACK_F16X16,
+	MR_PACK_BF16X16,
 };
 struct mr_matrix {
 	const void *data; /* 64-byte aligned; mr_pack_bytes(packing, rows, cols) long */
@@ -48,6 +64,10 @@ struct mr_layer {
 	const float *ffn_norm;     /* (width) */
 	struct mr_matrix gate, up; /* (ffn, width) */
 	struct mr_matrix down;     /* (width, ffn) */
+	/* Of some architectures; NULL where there is none. */
+	const float *q_bias;          /* (heads*head_dim) */
+	const float *k_bias, *v_bias; /* (kv_heads*head_dim) */
+	const float *q_norm, *k_norm; /* (head_dim): RMSNorm of each head, before RoPE */
 };
 
 /*

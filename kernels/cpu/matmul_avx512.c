@@ -6,6 +6,7 @@
 #include <immintrin.h>
 #include <string.h>
 
+#include "kernels/cpu/formats.h"
 #include "kernels/cpu/matmul.h"
 #include "kernels/cpu/pack.h"
 
@@ -138,7 +139,9 @@ static inline __attribute__((always_inline)) void product(const int q4, const st
 void mr_matmul_avx512(const struct mr_matrix *w, const struct mr_q8 *x, float *y, size_t stride,
 		      uint32_t row0, uint32_t row1)
 {
-	if (w->packing == MR_PACK_Q4_1X16)
+	if (mr_is_other_format(w->packing))
+		mr_formats_avx512(w, x, y, stride, row0, row1);
+	else if (w->packing == MR_PACK_Q4_1X16)
 		product(1, w, x, y, stride, row0, row1);
 	else
 		product(0, w, x, y, stride, row0, row1);

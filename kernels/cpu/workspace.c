@@ -41,23 +41,27 @@ static void lay_out(struct mr_workspace *ws, const struct mr_shape *s, struct ca
 	ws->q8.q = carve(c, n * widest, 1);
 	ws->q8.scale = carve(c, n * widest / 32, sizeof(float));
 	ws->q8.sum = carve(c, n * widest / 32, sizeof(int32_t));
+	if (s->float_weights)
+		ws->q8.x = carve(c, n * widest, sizeof(float));
 }
 
-/* Angle of pair i at position p: p * base^(-2i / head_dim). */
+/* Angle of pair i at position p: p * base^(-2i / head_dim), or what the shape says instead. */
 static void fill_angles(struct mr_workspace *ws, const struct mr_shape *s)
 {
 	double ln_base = mr_log((double)s->rope_base);
 
 	for (uint32_t i = 0; i < s->head_dim; i += 2) {
-		double step = mr_exp_double(-(double)i / s->head_dim * ln_base);
+		double step = s->rope_steps ? s->rope_steps[i / 2]
+					    : mr_exp_double(-(double)i / s->head_dim * ln_base);
+		double magnitude = s->rope_steps ? (double)s->rope_magnitude : 1;
 
 		for (uint32_t p = 0; p < ws->positions; p++) {
 			float *at = ws->cos_sin + (size_t)p * s->head_dim + i;
 			double sine, cosine;
 
 			mr_sincos(p * step, &sine, &cosine);
-			at[0] = (float)cosine;
-			at[1] = (float)sine;
+			at[0] = (float)(magnitude * cosine);
+			at[1] = (float)(magnitude * sine);
 		}
 	}
 }

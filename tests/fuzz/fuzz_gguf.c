@@ -37,9 +37,10 @@ static void drive(const struct mr_model *m, struct mr_token_work *work, const ch
 	size_t capped;
 	int n;
 
-	for (unsigned flags = 0; flags <= MR_ENCODE_CONTROL; flags++) {
+	for (unsigned flags = 0; flags <= (MR_ENCODE_CONTROL | MR_ENCODE_START); flags++) {
 		n = mr_encode(m->tokenizer, work, text, bytes, flags, ids, IDS);
-		check(n >= 0 && (size_t)n <= 3 * bytes, "text has at most three tokens a byte");
+		check(n >= 0 && (size_t)n <= 3 * bytes + 1,
+		      "text has at most three tokens a byte, and BOS");
 		for (int i = 0; i < n; i++) {
 			check(ids[i] < m->shape.vocab, "an id is in the vocabulary");
 			check(flags || !mr_token_is_control(m->tokenizer, ids[i]),

@@ -204,7 +204,7 @@ static void shapes_are_checked(void **state)
 	check_key("llama.block_count", 0, MR_E_RANGE, "llama.block_count");
 	check_key("llama.block_count", 0xffffffff, MR_E_RANGE, "llama.block_count");
 	check_key("llama.block_count", 3, MR_E_FORMAT, "blk.2.attn_norm.weight");
-	check_key("llama.block_count", 1, MR_E_MODEL, "20 tensors");
+	check_key("llama.block_count", 1, MR_E_MODEL, "tensor blk.1.attn_norm.weight");
 	check_key("llama.embedding_length", 128, MR_E_RANGE, "rope.dimension_count is 16");
 	check_key("llama.embedding_length", 100, MR_E_MODEL, "width 100");
 	check_key("llama.feed_forward_length", 192, MR_E_FORMAT, "ffn_gate");
@@ -259,7 +259,7 @@ static void other_models_are_refused(void **state)
 	check_replaced("blk.0.attn_q.weight", "blk.0.attn_q.wei.ht", MR_E_FORMAT,
 		       "blk.0.attn_q.weight");
 	check_replaced("<|im_end|>", "<|im_endX>", 0, "");
-	check_replaced("<|im_end|>", "<file_sep>", MR_E_FORMAT, "control tokens");
+	check_replaced("<|im_end|>", "<file_sep>", MR_E_FORMAT, "special tokens");
 	/* A merge whose parts are no tokens; the first merge is that of a space and t. */
 	check_replaced("\xc4\xa0 t", "\xc4\xa0 \x01", MR_E_FORMAT, "merge 0");
 	check_replaced("{% for message in", "{% for massage in", 0, "");

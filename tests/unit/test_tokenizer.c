@@ -96,7 +96,7 @@ static void merges(void **state)
 		}
 		for (size_t at = 0; at < bytes;) {
 			int ill;
-			size_t word = mr_tokenizer_split(text + at, text + bytes, &ill);
+			size_t word = mr_tokenizer_split(tok->pre, text + at, text + bytes, &ill);
 
 			/* What becomes of ill-formed bytes is the vectors' business. */
 			if (ill)
@@ -147,7 +147,7 @@ static void limits(void **state)
 			 MR_E_CONTEXT_FULL);
 	assert_int_equal(mr_encode(tok, work, text, TEXT_BYTES + 1, 0, ids, IDS), MR_E_TOO_LARGE);
 	assert_int_equal(mr_encode(tok, work, text, TEXT_BYTES, 0, ids, IDS), TEXT_BYTES);
-	assert_int_equal(mr_encode(tok, work, "a", 1, 2, ids, IDS), MR_E_INVALID);
+	assert_int_equal(mr_encode(tok, work, "a", 1, 4, ids, IDS), MR_E_INVALID);
 	assert_int_equal(mr_encode(tok, work, "", 0, MR_ENCODE_CONTROL, ids, 0), 0);
 }
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * Character classes and word splits, written by hand in driver/model, against PCRE2's reading of the
- * patterns that the file format names: every code point, and random texts made to hit the edges.
+ * patterns that the file format names: every code point, and random texts made to hit the edges; and
+ * against what Hugging Face's `tokenizers` makes of the texts in tests/fixtures/splits.txt.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -20,6 +21,20 @@
 #include "driver/model/unicode.h"
 
 #define GPT2 "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
+
+#define LLAMA(digits)                                                              \
+	"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}" digits \
+	"| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+
+static const struct {
+	const char *name, *pattern;
+} pres[] = {
+	[MR_PRE_GPT2] = {"gpt-2", GPT2},
+	[MR_PRE_SMOLLM] = {"smollm", GPT2},
+	[MR_PRE_LLAMA_BPE] = {"llama-bpe", LLAMA("{1,3}")},
+	[MR_PRE_QWEN2] = {"qwen2", LLAMA("")},
+};
+#define PRES (sizeof(pres) / sizeof(pres[0]))
 
 static pcre2_code *compile(const char *pattern)
 {
@@ -107,8 +122,8 @@ static size_t first_match(pcre2_code *code, pcre2_match_data *match, const unsig
 }
 
 /* Splits well-formed text both ways. */
-static void compare_splits(pcre2_code *words, pcre2_code *number, pcre2_match_data *match,
-			   const unsigned char *text, size_t bytes)
+static void compare_splits(enum mr_pre pre, pcre2_code *words, pcre2_code *number,
+			   pcre2_match_data *match, const unsigned char *text, size_t bytes)
 {
 	const unsigned char *at = text, *end = text + bytes, *part = text;
 
@@ -116,17 +131,19 @@ static void compare_splits(pcre2_code *words, pcre2_code *number, pcre2_match_da
 		size_t want, got;
 		int ill;
 
-		/* The part ends at the next number; a number is a part of its own. */
-		if (at == part) {
+		/* smollm's part ends at the next number; a number is a part of its own. */
+		if (at == part && pre == MR_PRE_SMOLLM) {
 			int rc = pcre2_match(number, at, (size_t)(end - at), 0, 0, match, NULL);
 			PCRE2_SIZE *where = pcre2_get_ovector_pointer(match);
 
 			part = rc < 0 ? end : where[0] ? at + where[0] : at + where[1];
+		} else if (pre != MR_PRE_SMOLLM) {
+			part = end;
 		}
 		want = first_match(words, match, at, part);
-		got = mr_tokenizer_split(at, end, &ill);
+		got = mr_tokenizer_split(pre, at, end, &ill);
 		if (want != got || ill)
-			fail_msg("at byte %zu of \"%.*s\": %zu bytes, want %zu",
+			fail_msg("%s, at byte %zu of \"%.*s\": %zu bytes, want %zu", pres[pre].name,
 				 (size_t)(at - text), (int)bytes, text, got, want);
 		at += got;
 	}
@@ -138,12 +155,17 @@ static void random_texts(void **state)
 		' ',    ' ',    ' ',    '\n',   '\t',   '\r',   0xa0,    0x85,    '\'',  '\'',
 		's',    't',    'r',    'e',    'v',    'l',    'd',     'm',     'S',   '0',
 		'7',    0xb2,   0x2167, 0x0663, '.',    '-',    '<',     0xe9,    0x301, 0x4e2d,
-		0x3000, 0x2028, 0xad,   0x200b, 0x200d, 0xfeff, 0x1f642, 0x1d518, 0,     0x1f};
-	pcre2_code *words = compile(GPT2), *number = compile("\\p{N}");
+		0x3000, 0x2028, 0xad,   0x200b, 0x200d, 0xfeff, 0x1f642, 0x1d518, 0,     0x1f,
+		0x17f,  'L',    'E',    '\n',   '\r',   '\''};
+	pcre2_code *words[PRES], *number = compile("\\p{N}");
 	pcre2_match_data *match = pcre2_match_data_create(1, NULL);
 	unsigned char text[128];
 
 	srand(1);
+	for (size_t pre = 0; pre < PRES; pre++) {
+		words[pre] = compile(pres[pre].pattern);
+		pcre2_jit_compile(words[pre], PCRE2_JIT_COMPLETE);
+	}
 	for (int i = 0; i < 200000; i++) {
 		size_t bytes = 0;
 
@@ -151,11 +173,54 @@ static void random_texts(void **state)
 			bytes +=
 				put_utf8(edges[(size_t)rand() % (sizeof(edges) / sizeof(edges[0]))],
 					 text + bytes);
-		compare_splits(words, number, match, text, bytes);
+		compare_splits((enum mr_pre)(i % PRES), words[i % PRES], number, match, text,
+			       bytes);
 	}
 	pcre2_match_data_free(match);
-	pcre2_code_free(words);
+	for (size_t pre = 0; pre < PRES; pre++)
+		pcre2_code_free(words[pre]);
 	pcre2_code_free(number);
+}
+
+/* A line of splits.txt: the text, then each pre-tokeniser's lengths, as the file's script says. */
+static void check_line(char *line)
+{
+	char *rest, *hex = strtok_r(line, " \n", &rest);
+	size_t bytes = strlen(hex) / 2;
+	unsigned char text[256];
+
+	assert_true(bytes <= sizeof(text));
+	for (size_t i = 0; i < bytes; i++)
+		sscanf(hex + 2 * i, "%2hhx", &text[i]);
+	for (size_t pre = 0; pre < PRES; pre++) {
+		char *want = strtok_r(NULL, " \n", &rest);
+		const unsigned char *at = text;
+
+		assert_non_null(want);
+		for (; at < text + bytes; want += *want == ',') {
+			int ill;
+			size_t got = mr_tokenizer_split((enum mr_pre)pre, at, text + bytes, &ill);
+
+			if (got != strtoul(want, &want, 10))
+				fail_msg("%s, at byte %zu of %s: a word of %zu bytes",
+					 pres[pre].name, (size_t)(at - text), hex, got);
+			at += got;
+		}
+		assert_int_equal(*want, 0);
+	}
+}
+
+static void as_tokenizers_has_it(void **state)
+{
+	FILE *f = fopen("tests/fixtures/splits.txt", "r");
+	char line[4096];
+	int lines = 0;
+
+	assert_non_null(f);
+	for (; fgets(line, sizeof(line), f); lines++)
+		check_line(line);
+	fclose(f);
+	assert_true(lines > 400);
 }
 
 /* PCRE2 refuses exactly what mr_utf8_next calls ill-formed. */
@@ -200,6 +265,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(every_code_point),
 		cmocka_unit_test(random_texts),
+		cmocka_unit_test(as_tokenizers_has_it),
 		cmocka_unit_test(ill_formed),
 	};
 
