@@ -29,7 +29,8 @@
 struct serve_options {
 	const char *model, *ring, *memif, *vdev, *eal, *ip, *key, *stats;
 	struct tool_devices_options devices;
-	uint32_t port, requests, batch, chunk, steps;
+	uint32_t port, requests, sequences, batch, chunk, steps, itl_us, client_blocks;
+	int no_kv_cache;
 	enum serve_poll poll;
 };
 
@@ -73,9 +74,14 @@ static const char usage[] =
 	"  --context N       positions of a sequence (default: the model's)\n\n"
 	"scheduling:\n"
 	"  --requests N      accepted at once (default: 256)\n"
+	"  --sequences N     live and paused at once (default: twice the requests)\n"
 	"  --batch N         sequences in a DECODE (default: the device's most)\n"
 	"  --chunk N         tokens of a prefill call (default: 128)\n"
 	"  --steps N         steps of a DECODE while nobody waits to join (default: 1)\n"
+	"  --itl US          where prefill shares decode's device, its chunks leave room for a\n"
+	"                    token every so many microseconds (default: no bound)\n"
+	"  --client-blocks N KV blocks of 16 tokens that one client may hold (default: all)\n"
+	"  --no-kv-cache     do not keep KV of ended sequences for prompts that begin alike\n"
 	"  --poll MODE       busy, adaptive (default) or sleep\n\n"
 	"seeing what it does:\n"
 	"  --counters FILE   keep the counters there, for `millrace top` (default: a file in\n"
@@ -105,6 +111,10 @@ enum {
 	OPT_BATCH,
 	OPT_CHUNK,
 	OPT_STEPS,
+	OPT_SEQUENCES,
+	OPT_ITL,
+	OPT_CLIENT_BLOCKS,
+	OPT_NO_KV_CACHE,
 	OPT_POLL,
 	OPT_STATS,
 	OPT_COUNTERS,
@@ -128,6 +138,10 @@ static const struct option table[] = {
 	{"batch", required_argument, NULL, OPT_BATCH},
 	{"chunk", required_argument, NULL, OPT_CHUNK},
 	{"steps", required_argument, NULL, OPT_STEPS},
+	{"sequences", required_argument, NULL, OPT_SEQUENCES},
+	{"itl", required_argument, NULL, OPT_ITL},
+	{"client-blocks", required_argument, NULL, OPT_CLIENT_BLOCKS},
+	{"no-kv-cache", no_argument, NULL, OPT_NO_KV_CACHE},
 	{"poll", required_argument, NULL, OPT_POLL},
 	{"stats", required_argument, NULL, OPT_STATS},
 	{"counters", required_argument, NULL, OPT_COUNTERS},
@@ -173,6 +187,13 @@ static uint32_t *number_of(struct serve_options *o, int option, uint64_t *max)
 		return &o->chunk;
 	case OPT_STEPS:
 		return &o->steps;
+	case OPT_SEQUENCES:
+		return &o->sequences;
+	case OPT_ITL:
+		*max = 60000000;
+		return &o->itl_us;
+	case OPT_CLIENT_BLOCKS:
+		return &o->client_blocks;
 	default:
 		return NULL;
 	}
@@ -249,7 +270,9 @@ static int take_option(struct serve *s, int c)
 		o->devices.quiet = 1;
 	if (c == OPT_NO_COUNTERS)
 		s->observe.no_counters = 1;
-	return c == OPT_QUIET || c == OPT_NO_COUNTERS ? 0 : -1;
+	if (c == OPT_NO_KV_CACHE)
+		o->no_kv_cache = 1;
+	return c == OPT_QUIET || c == OPT_NO_COUNTERS || c == OPT_NO_KV_CACHE ? 0 : -1;
 }
 
 static int wants_wire(const struct serve_options *o)
@@ -366,6 +389,10 @@ static int open_all(struct serve *s)
 		.batch_max = o->batch,
 		.chunk = o->chunk,
 		.steps = o->steps,
+		.sequences = o->sequences,
+		.itl_ns = o->itl_us * 1000ull,
+		.client_blocks = o->client_blocks,
+		.no_cache = o->no_kv_cache,
 	};
 	int status;
 

@@ -34,7 +34,8 @@ struct mr_shape {
 	 */
 	const double *rope_steps;
 	float rope_magnitude;
-	uint32_t float_weights; /* 1 = some matrix is F32, F16 or BF16: products need inputs as floats */
+	uint32_t
+		float_weights; /* 1 = some matrix is F32, F16 or BF16: products need inputs as floats */
 };
 
 /* A weight matrix as the kernels read it, (rows, cols): see pack.h for the layouts. */
