@@ -235,4 +235,4 @@ clean:
 .PHONY: help
 help:
 	@echo 'millrace $(VERSION): make <target> [O=folder] [SAN=address|thread] [V=1]'
-	@sed -n 's/^## /  /p' $(firstword $(MAKEFILE_LIST))
+	@sed -n 's/^## /  /p' $(firstword $(MAKEFILE_LIST)) | sed 's,$$(O),$(O),g'

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* `millrace keys`: makes and looks at the key files of the wire. */
 #include <errno.h>
+#include <json-c/json.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -10,11 +11,12 @@
 #include "tools/tools.h"
 
 static const char usage[] =
-	"usage: millrace keys new FILE\n"
-	"       millrace keys id FILE\n\n"
+	"usage: millrace keys new FILE [--json]\n"
+	"       millrace keys id FILE [--json]\n\n"
 	"A key file holds the 32 secret bytes that a client and the server share on the wire.\n\n"
 	"  new   makes one of random bytes, readable by its owner alone; prints the key's id\n"
 	"  id    prints the id of a key, which is no secret\n\n"
+	"  --json   print it as JSON: {\"file\":...,\"id\":...}\n\n"
 	"Both programs refuse a file that its group or others may read: chmod 600 FILE.\n";
 
 static int complain(const char *path, int status)
@@ -35,9 +37,15 @@ static int complain(const char *path, int status)
 
 static int keys(int argc, char **argv)
 {
+	struct json_object *root;
 	struct mr_wire_key key;
-	int status;
+	char id[17];
+	int status, json = 0;
 
+	if (argc > 2 && !strcmp(argv[argc - 1], "--json")) {
+		json = 1;
+		argc--;
+	}
 	if (argc == 2 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))) {
 		fputs(usage, stdout);
 		return TOOL_OK;
@@ -49,7 +57,16 @@ static int keys(int argc, char **argv)
 	status = strcmp(argv[1], "new") ? mr_key_load(argv[2], &key) : mr_key_create(argv[2], &key);
 	if (status != 0)
 		return complain(argv[2], status);
-	printf("%016llx\n", (unsigned long long)key.id);
+	snprintf(id, sizeof(id), "%016llx", (unsigned long long)key.id);
+	if (!json) {
+		puts(id);
+		return TOOL_OK;
+	}
+	root = json_object_new_object();
+	json_object_object_add(root, "file", json_object_new_string(argv[2]));
+	json_object_object_add(root, "id", json_object_new_string(id));
+	puts(json_object_to_json_string_ext(root, JSON_C_TO_STRING_PLAIN));
+	json_object_put(root);
 	return TOOL_OK;
 }
 

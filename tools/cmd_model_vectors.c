@@ -45,14 +45,16 @@ static const char usage[] =
 	"from forced decode, and the two must agree bit for bit.\n\n"
 	"  -m, --model FILE  GGUF (default: $MR_MODEL, then what `make model` fetched)\n"
 	"  --only LIST       of tokens,chat,logits,ppl (default: all)\n"
+	"  --json            accepted for likeness' sake: the output is JSON in any case\n"
 	"  -o, --output FILE write there instead of to standard output\n" TOOL_DEVICE_HELP;
 
 static int parse(int argc, char **argv, struct vectors_options *o)
 {
-	enum { OPT_ONLY = TOOL_OPT_OWN };
+	enum { OPT_ONLY = TOOL_OPT_OWN, OPT_JSON };
 	static const struct option table[] = {
 		{"model", required_argument, NULL, 'm'},
 		{"only", required_argument, NULL, OPT_ONLY},
+		{"json", no_argument, NULL, OPT_JSON},
 		{"output", required_argument, NULL, 'o'},
 		{"help", no_argument, NULL, 'h'},
 		TOOL_DEVICE_LONG_OPTIONS,
@@ -69,6 +71,7 @@ static int parse(int argc, char **argv, struct vectors_options *o)
 			c = taken > 0 ? 0 : '?';
 		switch (c) {
 		case 0:
+		case OPT_JSON:
 			break;
 		case 'm':
 			o->model = optarg;

@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <getopt.h>
+#include <json-c/json.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,6 +32,7 @@ struct serve_options {
 	struct tool_devices_options devices;
 	uint32_t port, requests, sequences, batch, chunk, steps, itl_us, client_blocks;
 	int no_kv_cache;
+	int json;
 	enum serve_poll poll;
 };
 
@@ -89,7 +91,9 @@ static const char usage[] =
 	"  --no-counters     no such file\n"
 	"  --trace FILE      keep the last 262,144 events there, for `millrace trace`\n"
 	"  --stats FILE      write every metric as JSON at the end; SIGUSR1 prints them "
-	"meanwhile\n\n"
+	"meanwhile\n"
+	"  --json            two JSON lines on stdout: where it serves, and every metric at the "
+	"end\n\n"
 	"SIGTERM and SIGINT let requests end for at most 5 s.\n\n"
 	"examples:\n"
 	"  millrace serve --ring /run/millrace.sock\n"
@@ -117,6 +121,7 @@ enum {
 	OPT_NO_KV_CACHE,
 	OPT_POLL,
 	OPT_STATS,
+	OPT_JSON,
 	OPT_COUNTERS,
 	OPT_NO_COUNTERS,
 	OPT_TRACE,
@@ -144,6 +149,7 @@ static const struct option table[] = {
 	{"no-kv-cache", no_argument, NULL, OPT_NO_KV_CACHE},
 	{"poll", required_argument, NULL, OPT_POLL},
 	{"stats", required_argument, NULL, OPT_STATS},
+	{"json", no_argument, NULL, OPT_JSON},
 	{"counters", required_argument, NULL, OPT_COUNTERS},
 	{"no-counters", no_argument, NULL, OPT_NO_COUNTERS},
 	{"trace", required_argument, NULL, OPT_TRACE},
@@ -266,6 +272,10 @@ static int take_option(struct serve *s, int c)
 	}
 	if (c == OPT_POLL)
 		return parse_poll(o, optarg);
+	if (c == OPT_JSON) {
+		o->json = 1;
+		return 0;
+	}
 	if (c == OPT_QUIET)
 		o->devices.quiet = 1;
 	if (c == OPT_NO_COUNTERS)
@@ -437,6 +447,28 @@ static void close_all(struct serve *s)
 	mr_model_close(s->model);
 }
 
+static void announce_json(const struct serve *s, const char *model)
+{
+	const struct serve_options *o = &s->options;
+	struct json_object *root = json_object_new_object();
+	const char *const names[] = {"model", "prefill", "decode"};
+	const char *const texts[] = {model, s->devices.prefill->caps.name,
+				     s->devices.decode->caps.name};
+
+	for (int i = 0; i < 3; i++)
+		json_object_object_add(root, names[i], json_object_new_string(texts[i]));
+	json_object_object_add(root, "context", json_object_new_int64(mr_sched_context(s->sched)));
+	json_object_object_add(root, "ring", o->ring ? json_object_new_string(o->ring) : NULL);
+	json_object_object_add(root, "ip",
+			       s->net ? json_object_new_string(o->ip ? o->ip : DEFAULT_IP) : NULL);
+	json_object_object_add(root, "port",
+			       s->net ? json_object_new_int64(o->port ? o->port : MR_WIRE_PORT)
+				      : NULL);
+	printf("%s\n", json_object_to_json_string_ext(root, JSON_C_TO_STRING_PLAIN));
+	fflush(stdout);
+	json_object_put(root);
+}
+
 /* One line for the log, and the same for who looks at the counters file. */
 static void announce(const struct serve *s)
 {
@@ -454,6 +486,8 @@ static void announce(const struct serve *s)
 	fprintf(stderr, "millrace: serving %s: prefill %s, decode %s, context %u%s\n", model,
 		s->devices.prefill->caps.name, s->devices.decode->caps.name,
 		mr_sched_context(s->sched), listen);
+	if (o->json)
+		announce_json(s, model);
 	mr_counters_describe(model, listen + 2);
 	mr_counters_set_state(MR_SERVER_SERVING, mr_clock_monotonic.now_ns(NULL));
 }
@@ -512,6 +546,8 @@ static int run(int argc, char **argv)
 		status = serve(s);
 		close_all(s);
 		stats = s->options.stats;
+		if (s->options.json && status == TOOL_OK)
+			serve_metrics_json();
 		if (stats && status == TOOL_OK && serve_metrics_write(stats)) {
 			fprintf(stderr, "millrace serve: %s: cannot be written\n", stats);
 			status = TOOL_FAILED;

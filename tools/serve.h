@@ -60,5 +60,7 @@ int serve_loop_turn(struct serve_loop *loop);
 void serve_metrics_print(FILE *out);
 /* Every metric, and the machine's facts, as one JSON object in the file @path. 0, or -1 and errno. */
 int serve_metrics_write(const char *path);
+/* The same as one line on stdout. */
+void serve_metrics_json(void);
 
 #endif /* MR_TOOLS_SERVE_H */

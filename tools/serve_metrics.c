@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* The counters for people (SIGUSR1) and for programs (--stats), with the machine's facts beside them. */
+/* The counters for people (SIGUSR1) and for programs (--stats, --json), with the machine's facts beside them. */
 #include <errno.h>
 #include <json-c/json.h>
 
@@ -20,18 +20,31 @@ void serve_metrics_print(FILE *out)
 	fflush(out);
 }
 
-int serve_metrics_write(const char *path)
+static struct json_object *metrics_json(void)
 {
 	struct json_object *root = json_object_new_object();
 	struct json_object *metrics = json_object_new_object();
-	int status;
 
 	for (int i = 0; i < MR_METRIC_COUNT; i++)
 		json_object_object_add(metrics, mr_metric_info[i].name,
 				       json_object_new_uint64(mr_metric_read((enum mr_metric)i)));
 	json_object_object_add(root, "metrics", metrics);
 	json_object_object_add(root, "machine", tool_facts_json());
-	status = json_object_to_file_ext(path, root, JSON_C_TO_STRING_PRETTY);
+	return root;
+}
+
+void serve_metrics_json(void)
+{
+	struct json_object *root = metrics_json();
+
+	printf("%s\n", json_object_to_json_string_ext(root, JSON_C_TO_STRING_PLAIN));
+	json_object_put(root);
+}
+
+int serve_metrics_write(const char *path)
+{
+	struct json_object *root = metrics_json();
+	int status = json_object_to_file_ext(path, root, JSON_C_TO_STRING_PRETTY);
 	json_object_put(root);
 	return status;
 }

@@ -162,6 +162,8 @@ void mr_net_intake(struct mr_net *net, const struct frame_in *frame)
 	}
 	if (in.type == MR_WIRE_SUBMIT)
 		submit(net, call, &frame->from, &in);
+	else if (!call && in.type == MR_WIRE_CANCEL)
+		mr_count(MR_M_wire_unknown, 1); /* an ERROR would have more bytes than it had */
 	else if (!call)
 		mr_net_send_error(net, &frame->from, in.request, MR_E_NOT_FOUND, 0);
 	else if (in.type == MR_WIRE_CANCEL)

@@ -112,7 +112,13 @@ echo '[{"tokens": [1, 70000]}]' >"$work/logits.json"
 expect 1 'E_RANGE' "$bin" model vectors -m $tiny --only logits "$work"
 echo '[{"id": "x", "tokens": [1, 2, 3], "greedy": [4, 5], "logprob_checks": [[0, 2], 7, [9], []]}]' >"$work/logits.json"
 expect 0 '"forced":\[[0-9]+,[0-9]+\],"nll":[0-9.]+,"logprobs":[^]]*],"logprob_checks":\[\[0,2,-[0-9.]+\]' \
-	"$bin" model vectors -m $tiny --only logits "$work"
+	"$bin" model vectors --json -m $tiny --only logits "$work"
+
+# Keys.
+expect 0 '^\{"file":".*/key","id":"[0-9a-f]{16}"\}$' "$bin" keys new "$work/key" --json
+expect 0 "^$("$bin" keys id "$work/key")\$" "$bin" keys id "$work/key"
+expect 1 'never written over' "$bin" keys new "$work/key"
+expect 2 '^usage: millrace keys' "$bin" keys new "$work/key" --jsn
 
 # Output that cannot be written is a failure; a reader that has seen enough is none to speak of.
 expect 1 'cannot write the output' sh -c "$bin --help >/dev/full"

@@ -98,6 +98,16 @@ wait "$server" 2>/dev/null
 start --device nil
 stop INT
 
+# --json: one line when it serves, one with the metrics at the end.
+start --device nil --json >"$work/json"
+stop TERM
+python3 - "$work/json" "$work/ring" <<'PY' || say "--json printed $(cat "$work/json")"
+import json, sys
+first, last = map(json.loads, open(sys.argv[1]))
+assert first["ring"] == sys.argv[2] and first["context"] == 512 and first["port"] is None, first
+assert last["metrics"]["sched_done"] == 0 and last["machine"], last
+PY
+
 # refuse STATUS PATTERN OPTION...
 refuse() {
 	status=$1 pattern=$2

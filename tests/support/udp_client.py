@@ -134,7 +134,7 @@ def refused(sock, key, what, part, want):
 
 
 def hostile(sock, key, request):
-    """What the server must count: 5 of bad format, 1 version, 3 tags, 1 fragment, 1 too large."""
+    """What the server must count: 5 of bad format, 1 version, 3 tags, 1 fragment, 1 unknown, 1 too large."""
     good = next(fragments(key, request, b"abc", 4, 0))
     other = Key.__new__(Key)
     other.bytes, other.id = bytes(32), key.id
@@ -152,7 +152,8 @@ def hostile(sock, key, request):
         silent(sock, "another key", datagram(other, CANCEL, request)),             # tag 2
         silent(sock, "an unknown key id", good[:8] + bytes(8) + good[16:]),        # tag 3
         silent(sock, "a contradiction", two[0], more[1]),
-        refused(sock, key, "an unknown request", datagram(key, CANCEL, request + 1), -4),
+        silent(sock, "CANCEL of an unknown request", datagram(key, CANCEL, request + 1)),
+        refused(sock, key, "RESEND of one", datagram(key, RESEND, request + 1, bytes(8)), -4),
         refused(sock, key, "a large prompt", datagram(key, SUBMIT, request + 3, params + bytes(1024)), -18),
     ) if c]
 

@@ -1,47 +1,45 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The wire: prompts and tokens as UDP datagrams, for hosts where prompts come off the network.
- * Documentation/wire.rst tells the same with worked examples.
+ * Documentation/wire.rst tells the same with a worked example.
  *
  * Concepts
- *   datagram   one UDP payload: header (32 bytes), body (0 to MR_WIRE_BODY_MAX bytes), tag (16
- * bytes), nothing after it; at most MR_WIRE_DATAGRAM_MAX bytes. Its length must be exactly what the
- * header says. key        32 secret bytes that client and server share. Its id, which is no secret,
- * says which key made a tag. One key id is one client to accounts and quotas. request    a prompt
- * and its answer, named by 64 bits that the client chooses. A name is used once for as long as the
- * server may remember it; a counter that starts at a clock or at random does well. fragment
- * MR_WIRE_FRAGMENT bytes of a prompt; the last one what remains. Every SUBMIT carries one, and the
- * parameters, which must be the same in all fragments of a request. index      of a token in the
- * answer, from 0.
+ *
+ * - datagram: one UDP payload: header (32 bytes), body (0 to MR_WIRE_BODY_MAX bytes), tag (16 bytes), nothing
+ *   after it; at most MR_WIRE_DATAGRAM_MAX bytes. Its length must be exactly what the header says.
+ * - key: 32 secret bytes that client and server share. Its id, which is no secret, says which key made a tag.
+ *   One key id is one client to accounts and quotas.
+ * - request: a prompt and its answer, named by 64 bits that the client chooses. A name is used once for as long
+ *   as the server may remember it; a counter that starts at a clock or at random does well.
+ * - fragment: MR_WIRE_FRAGMENT bytes of a prompt; the last one what remains. Every SUBMIT carries one, and the
+ *   parameters, which must be the same in all fragments of a request.
+ * - index: of a token in the answer, from 0.
  *
  * Conversation
- *   client                              server
- *   SUBMIT fragment 0..n-1   ------->   put together in any order; the whole prompt starts the
- * request
- *                            <-------   TOKENS, as they are made; several tokens may share a
- * datagram
- *                            <-------   DONE, once, after the last token
- *   Nothing is acknowledged. The client alone asks again: RESEND, when an index is missing or
- * nothing came for a while, is answered by the TOKENS asked for (and DONE where the answer has
- * ended), by WANT while no token is there, or by ERROR where the request is not known (any more).
- * An answer is kept for some seconds after its end. SUBMIT of a fragment that has come already is
- * dropped, so sending a prompt again never starts it twice. CANCEL ends a request early: DONE with
- * MR_E_CANCELLED follows. ERROR ends a request that was never started. Answers go to the address
- * and port that the request's first fragment came from; datagrams about it from elsewhere are
- * dropped.
+ *
+ * 1. Client: SUBMIT, fragments 0 to n-1. They are put together in any order; the whole prompt starts the request.
+ * 2. Server: TOKENS, as they are made; several tokens may share a datagram.
+ * 3. Server: DONE, once, after the last token.
+ *
+ * Nothing is acknowledged. The client alone asks again: RESEND, when an index is missing or nothing came for a
+ * while, is answered by the TOKENS asked for (and DONE where the answer has ended), by WANT while no token is
+ * there, or by ERROR where the request is not known (any more). An answer is kept for some seconds after its end.
+ * SUBMIT of a fragment that has come already is dropped, so sending a prompt again never starts it twice.
+ * CANCEL ends a request early: DONE with MR_E_CANCELLED follows, or ERROR where the prompt was not whole yet;
+ * CANCEL of a request that is not known is dropped. ERROR ends a request that was never started. Answers go to
+ * the address and port that the request's first fragment came from; datagrams about it from elsewhere are dropped.
  *
  * Authentication
- *   tag    = BLAKE2b, 16 bytes, keyed with the key, over header and body (libsodium:
- * crypto_generichash; Python: hashlib.blake2b(data, key=key, digest_size=16)). Compare it in
- * constant time. key id = the first 8 bytes, as a little-endian number, of that hash over the 15
- * bytes MR_WIRE_KEY_ID_TEXT. Header and body are authentic, not secret, and a recorded SUBMIT can
- * be played again once the server has forgotten its request: where others can reach the network,
- * put the wire inside MACsec or IPsec. Whatever fails a check is counted (metrics wire_*) and
+ *
+ * tag = BLAKE2b, 16 bytes, keyed with the key, over header and body (libsodium: crypto_generichash; Python:
+ * hashlib.blake2b(data, key=key, digest_size=16)). Compare it in constant time. key id = the first 8 bytes, as a
+ * little-endian number, of that hash over the 15 bytes MR_WIRE_KEY_ID_TEXT. Header and body are authentic, not
+ * secret, and a recorded SUBMIT can be played again once the server has forgotten its request: where others can
+ * reach the network, put the wire inside MACsec or IPsec. Whatever fails a check is counted (metrics wire_*) and
  * dropped. The server answers nothing that is not authenticated.
  *
- * Growth: little-endian, fixed-size integers, version in the header; a receiver drops versions,
- * types and non-zero reserved fields that it does not know. Types and flags are append-only.
- * All-zero sampling means greedy.
+ * Growth: little-endian, fixed-size integers, version in the header; a receiver drops versions, types and non-zero
+ * reserved fields that it does not know. Types and flags are append-only. All-zero sampling means greedy.
  */
 #ifndef MILLRACE_WIRE_H
 #define MILLRACE_WIRE_H
