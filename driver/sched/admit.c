@@ -66,13 +66,26 @@ static int encode(const struct mr_sched *s, const struct mr_request *r, uint32_t
 }
 
 /* Whether @tokens and the answer fit, and what KV that is may be the client's. */
-static int check_room(const struct mr_sched *s, uint32_t tokens, uint32_t answer)
+static int check_room(struct mr_sched *s, uint32_t tokens, uint32_t answer)
 {
+	s->wanted = (uint64_t)tokens + answer;
+	s->there = s->context;
 	if (tokens > s->context || answer > s->context - tokens)
 		return MR_E_CONTEXT_FULL;
+	s->wanted = blocks_of(tokens + answer);
+	s->there = s->client_blocks;
 	if (s->client_blocks && blocks_of(tokens + answer) > s->client_blocks)
 		return MR_E_QUOTA;
 	return 0;
+}
+
+/* Input that holds no token (@count 0), or was refused; of text that is too long nobody knows the length. */
+static int no_input(struct mr_sched *s, const struct mr_request *r, uint32_t before, int count)
+{
+	s->wanted = (uint64_t)before + (r->flags & MR_REQUEST_TOKENS ? r->token_count : s->context);
+	s->wanted += r->max_tokens;
+	s->there = s->context;
+	return count ? count : MR_E_INVALID;
 }
 
 /*
@@ -117,7 +130,7 @@ static int submit(struct mr_sched *s, struct entry *e)
 		count = encode(s, r, NONE, r->tokens + before, room);
 	}
 	if (count <= 0)
-		return count ? count : MR_E_INVALID; /* input that holds no token */
+		return no_input(s, r, before, count);
 	status = check_room(s, before + (uint32_t)count, r->max_tokens);
 	if (status < 0)
 		return status;
@@ -153,7 +166,7 @@ static int append(struct mr_sched *s, struct entry *e, struct sequence *q)
 	else
 		count = encode(s, r, q->tokens[q->count - 1], q->tokens + q->count, room);
 	if (count <= 0)
-		return count ? count : MR_E_INVALID;
+		return no_input(s, r, q->count, count);
 	status = check_room(s, q->count + (uint32_t)count, r->max_tokens);
 	if (status < 0)
 		return status;
@@ -269,6 +282,12 @@ int mr_sched_submit(struct mr_sched *s, struct mr_request *request)
 		mr_sched_put(s, e);
 	}
 	return status;
+}
+
+void mr_sched_refusal(const struct mr_sched *s, uint64_t *wanted, uint64_t *there)
+{
+	*wanted = s->wanted;
+	*there = s->there;
 }
 
 void mr_sched_drain(struct mr_sched *s)

@@ -185,6 +185,7 @@ struct sequence {
 	uint32_t credit, got;   /* of the DECODE under way */
 	int32_t status;
 	enum mr_finish finish;
+	uint64_t blocks_wanted, blocks_there; /* with a status for want of KV */
 };
 
 struct prefix {
@@ -203,10 +204,11 @@ struct mr_sched {
 	uint32_t context, batch_max, chunk, steps, layers;
 	uint64_t itl_ns, client_blocks;
 	int no_cache;
-	int shared;   /* one device does both stages */
-	int dirty;    /* submitted or cancelled since the last poll */
-	int draining; /* nothing more is accepted */
-	int32_t dead; /* a device was lost and did not come back: why */
+	int shared;             /* one device does both stages */
+	int dirty;              /* submitted or cancelled since the last poll */
+	int draining;           /* nothing more is accepted */
+	uint64_t wanted, there; /* of the last refusal for want of room */
+	int32_t dead;           /* a device was lost and did not come back: why */
 
 	struct entry *entries;
 	uint32_t requests;

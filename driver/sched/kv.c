@@ -217,10 +217,14 @@ static int attempt(struct mr_sched *s, struct sequence *q, enum pool_id id, stru
 	return status;
 }
 
-/* Whether room will come by itself: 0 = wait, or @status. */
+/* Whether room for @positions will come by itself: 0 = wait, or @status. */
 static int wait_or(struct sequence *q, const struct pool *pool, enum pool_id id, int status,
-		   uint32_t own)
+		   uint32_t positions, uint32_t own)
 {
+	if (status == MR_E_KV_EXHAUSTED || status == MR_E_CONTEXT_FULL) {
+		q->blocks_wanted = blocks_of(positions);
+		q->blocks_there = pool->dev->caps.kv_tokens / MR_KV_BLOCK_TOKENS;
+	}
 	if (status != MR_E_FULL && status != MR_E_KV_EXHAUSTED)
 		return status;
 	if (pool->held < pool->dev->caps.slots && status == MR_E_FULL)
@@ -261,7 +265,7 @@ int mr_kv_acquire(struct mr_sched *s, struct sequence *q, enum pool_id id, uint3
 		reuse = 0;
 		status = 0;
 	} while (status == 0);
-	return status > 0 ? status : wait_or(q, pool, id, status, 0);
+	return status > 0 ? status : wait_or(q, pool, id, status, positions, 0);
 }
 
 int mr_kv_fork(struct mr_sched *s, struct sequence *q, struct kv *from, uint32_t at,
@@ -280,7 +284,7 @@ int mr_kv_fork(struct mr_sched *s, struct sequence *q, struct kv *from, uint32_t
 			;
 	if (status < 0) {
 		q->kv[id] = own;
-		return wait_or(q, pool, id, status, own != NULL);
+		return wait_or(q, pool, id, status, positions, own != NULL);
 	}
 	mr_count(MR_M_kv_shared_tokens, at);
 	if (!own)

@@ -116,6 +116,8 @@ void mr_sched_finish(struct mr_sched *s, struct entry *e)
 		.first_ns = e->first_ns,
 		.end_ns = now_ns(s),
 		.cycles = e->cycles,
+		.blocks_wanted = q->blocks_wanted,
+		.blocks_there = q->blocks_there,
 	};
 
 	mr_trace_at(MR_T_end, q->owner, MR_TRACE_NO_DEVICE,

@@ -111,6 +111,8 @@ struct mr_end {
 	/* by the clock; 0 = not reached */
 	uint64_t submit_ns, start_ns, prefilled_ns, joined_ns, first_ns, end_ns;
 	uint64_t cycles; /* the device's, all steps */
+	/* with MR_E_KV_EXHAUSTED or MR_E_CONTEXT_FULL: KV blocks that it wanted, and the device's in all */
+	uint64_t blocks_wanted, blocks_there;
 	/* payload bytes of this request by site, from MR_COPY_SITES_FIRST */
 	uint64_t copies[MR_COPY_SITES];
 };
@@ -196,6 +198,11 @@ void mr_sched_abandon(struct mr_sched *sched, struct mr_request *request);
  * lost for good.
  */
 int mr_sched_submit(struct mr_sched *sched, struct mr_request *request);
+/*
+ * The numbers behind the last refusal with MR_E_CONTEXT_FULL (tokens of input and answer, and the context) or
+ * MR_E_QUOTA (KV blocks, and what the client may hold).
+ */
+void mr_sched_refusal(const struct mr_sched *sched, uint64_t *wanted, uint64_t *there);
 
 /* Ends the request named by (client, key); front->end follows with MR_E_CANCELLED. 0 or MR_E_NOT_FOUND. */
 int mr_sched_cancel(struct mr_sched *sched, uint64_t client, uint64_t key);

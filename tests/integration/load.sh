@@ -23,6 +23,7 @@ say() {
 
 # start OPTION...: a server on a ring and on memif, until it says that it serves
 start() {
+	: >"$work/log" # before the shell of the server does: the last one's line must not be taken for its own
 	"$bin" serve -m "$tiny" --quiet --ring "$work/ring" --memif "$work/memif" --key "$work/key" \
 		--stats "$work/stats.json" "$@" 2>"$work/log" &
 	server=$!
@@ -56,7 +57,7 @@ expect() {
 ring="--ring $work/ring"
 wire="--memif $work/memif --key $work/key"
 
-# What load counted, in five runs on each transport, is what the server counted.
+# What load counted, in three to five runs on each transport, is what the server counted.
 for device in nil cpu; do
 	for way in ring wire; do
 		start --device $device
@@ -64,11 +65,12 @@ for device in nil cpu; do
 		model=
 		[ $way = wire ] && model="-m $tiny"
 		i=0
-		for run in "-n 24 -c 4 -p One -p Two --max-tokens 12" \
-			"-n 20 --rate 200 --seed 1 --prompt-tokens 9 --max-tokens 6 $model" \
-			"-n 20 -c 3 --mix 8:200:5 --max-tokens 5 $model" \
+		for run in "--trace tests/traces/mixed.csv $model" \
 			"--seconds 0.2 --rate 100 -p Hello --max-tokens 3 --ignore-eos --poll busy" \
-			"--trace tests/traces/mixed.csv $model"; do
+			"-n 24 -c 4 -p One -p Two --max-tokens 12" \
+			"-n 20 -c 3 --mix 8:200:5 --max-tokens 5 $model" \
+			"-n 20 --rate 200 --seed 1 --prompt-tokens 9 --max-tokens 6 $model"; do
+			[ $device-$i = nil-3 ] && break
 			i=$((i + 1))
 			# shellcheck disable=SC2086
 			timeout 60 "$bin" load $server_is $run --json >"$work/load.$i" 2>"$work/err" ||
@@ -88,8 +90,8 @@ said = sum(a["prompt_tokens"] for r in runs for a in r["answers"])
 # a prompt's last token, and a prefix that is there already, are not prefilled
 assert 0 < m["sched_prompt_tokens"] < said, (said, m["sched_prompt_tokens"])
 # trace: three clients are three connections of a ring
-assert m["ring_clients"] == (7 if way == "ring" else 0), m["ring_clients"]
-for r, arrivals in zip(runs, ("closed", "poisson", "closed", "poisson", "trace")):
+assert m["ring_clients"] == (n + 2 if way == "ring" else 0), m["ring_clients"]
+for r, arrivals in zip(runs, ("trace", "poisson", "closed", "closed", "poisson")):
     assert r["transport"] == way and r["arrivals"] == arrivals and r["machine"] and r["hiccup_ns"]
     assert r["failed"] == r["never_sent"] == r["cut_off"] == 0 and not r["failures"] and not r["server_gone"]
     assert r["requests"] == r["answered"] == len(r["answers"]) == r["ttft_ns"]["n"] == r["end_to_end_ns"]["n"]
@@ -100,14 +102,15 @@ for r, arrivals in zip(runs, ("closed", "poisson", "closed", "poisson", "trace")
     for a in r["answers"]:
         if "random_tokens" in a:
             assert a["prompt_tokens"] == a["random_tokens"], a
-mix, trace = runs[2]["classes"], runs[4]["classes"]
-assert mix["short"]["requests"] == 16 and mix["long"]["requests"] == 4, mix
-assert mix["long"]["prompt_tokens"] == 800 and mix["short"]["ttft_ns"]["n"] == 16
+trace = runs[0]["classes"]
 assert trace["chat"]["requests"] == 8 and trace["document"]["requests"] == 2
-assert trace["chat"]["itl_ns"]["n"] + trace["document"]["itl_ns"]["n"] == runs[4]["itl_ns"]["n"]
+assert trace["chat"]["itl_ns"]["n"] + trace["document"]["itl_ns"]["n"] == runs[0]["itl_ns"]["n"]
+for mix in (r["classes"] for r in runs[3:4]):
+    assert mix["short"]["requests"] == 16 and mix["long"]["requests"] == 4, mix
+    assert mix["long"]["prompt_tokens"] == 800 and mix["short"]["ttft_ns"]["n"] == 16
 # the same random prompts on both ways, so greedy answers are the same
 with open("%s/ids.%s.%s" % (work, device, way), "w") as f:
-    json.dump([[a["ids"] for a in r["answers"]] for r in (runs[0], runs[1], runs[2], runs[4])], f)
+    json.dump([[a["ids"] for a in r["answers"]] for i, r in enumerate(runs) if i != 1], f)
 PY
 	done
 	cmp "$work/ids.$device.ring" "$work/ids.$device.wire" || say "ring and wire got other answers on $device"

@@ -309,6 +309,7 @@ static void every_pair(void **state)
 /* Fields that an operation does not use, and others' sequences, are refused by name. */
 static void refusals(void **state)
 {
+	uint64_t wanted, there;
 	struct mr_request *r;
 	struct rig rig;
 
@@ -329,6 +330,12 @@ static void refusals(void **state)
 	REFUSED(MR_REQUEST_APPEND, r->client = CLIENT + 1, MR_E_NOT_FOUND);
 	REFUSED(MR_REQUEST_APPEND, r->tokens[1] = VOCAB, MR_E_RANGE);
 	REFUSED(MR_REQUEST_APPEND, r->max_tokens = CONTEXT, MR_E_CONTEXT_FULL);
+	mr_sched_refusal(rig.sched, &wanted, &there);
+	assert_int_equal(wanted, PROMPT + 5 + 3 + CONTEXT);
+	assert_int_equal(there, CONTEXT);
+	REFUSED(MR_REQUEST_SUBMIT, r->token_count = CONTEXT + 7, MR_E_CONTEXT_FULL);
+	mr_sched_refusal(rig.sched, &wanted, &there);
+	assert_int_equal(wanted, CONTEXT + 7 + 5);
 	REFUSED(MR_REQUEST_FORK, r->token_count = 1, MR_E_INVALID);
 	REFUSED(MR_REQUEST_FORK, r->flags = MR_REQUEST_TOKENS, MR_E_INVALID);
 	REFUSED(MR_REQUEST_FORK, r->max_tokens = CONTEXT, MR_E_CONTEXT_FULL);
@@ -415,7 +422,42 @@ static void exhausted(void **state)
 		assert_int_equal(mr_sched_submit(rig.sched, r), 0);
 		drain(&rig);
 		assert_true(rig.status == MR_E_CONTEXT_FULL || rig.status == MR_E_KV_EXHAUSTED);
+		assert_int_equal(rig.end.blocks_wanted, (PROMPT + 150 + 15) / 16);
+		assert_int_equal(rig.end.blocks_there, 128 / 16);
 	}
+	rig_close(&rig);
+}
+
+/* A prefix whose KV had to give way serves its users as before: the next one computes it for the others. */
+static void prefix_evicted(void **state)
+{
+	struct rig rig;
+
+	rig_open(&rig, 192);
+	bring(&rig, MR_SEQUENCE_PAUSED);
+	assert_int_equal(perform(&rig, PREFIX), 0);
+	assert_int_equal(perform(&rig, RELEASE), 0);
+	drain(&rig);
+	for (uint64_t key = 1; key <= 8; key++) {
+		struct mr_request *r = request(&rig, MR_REQUEST_SUBMIT, key);
+
+		/* One after the other: four strangers that need the room, then four users. */
+		r->flags &= ~MR_REQUEST_KEEP;
+		for (uint32_t i = 0; key <= 4 && i < PROMPT; i++)
+			r->tokens[i] = (uint32_t)key * 20 + i;
+		if (key <= 4)
+			r->max_tokens = 100;
+		else
+			r->prefix = NAME;
+		assert_int_equal(mr_sched_submit(rig.sched, r), 0);
+		drain(&rig);
+		assert_int_equal(rig.status, 0);
+		if (key == 5)
+			assert_int_equal(rig.end.reused, 0); /* all of it had gone */
+		if (key > 5)
+			assert_true(rig.end.reused >= (PROMPT + 5) / 16 * 16);
+	}
+	assert_int_equal(mr_sched_release(rig.sched, CLIENT, NAME), 0);
 	rig_close(&rig);
 }
 
@@ -454,9 +496,9 @@ static void quota(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(every_pair),  cmocka_unit_test(refusals),
-		cmocka_unit_test(prompt_only), cmocka_unit_test(exhausted),
-		cmocka_unit_test(quota),
+		cmocka_unit_test(every_pair),     cmocka_unit_test(refusals),
+		cmocka_unit_test(prompt_only),    cmocka_unit_test(exhausted),
+		cmocka_unit_test(prefix_evicted), cmocka_unit_test(quota),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
