@@ -31,7 +31,8 @@ static struct mr_model *model;
 static uint32_t tokens[TOKENS];
 static uint64_t tags;
 
-static struct mr_device *device_of(const char *kernels, uint32_t slots, uint64_t kv_tokens)
+static struct mr_device *team_of(const char *kernels, uint32_t slots, uint64_t kv_tokens,
+				 uint32_t threads)
 {
 	const struct mr_cpu_options options = {
 		.arena = arena,
@@ -40,12 +41,18 @@ static struct mr_device *device_of(const char *kernels, uint32_t slots, uint64_t
 		.kv_tokens = kv_tokens,
 		.kernels = kernels,
 		.cpu = -1,
+		.threads = threads,
 	};
 	struct mr_device *dev;
 
 	assert_int_equal(mr_cpu_open(&options, &dev), 0);
 	assert_int_equal(dev->work->load(dev, model, NULL, NULL), 0);
 	return dev;
+}
+
+static struct mr_device *device_of(const char *kernels, uint32_t slots, uint64_t kv_tokens)
+{
+	return team_of(kernels, slots, kv_tokens, 1);
 }
 
 /* Sleeps on wait_fd until there may be an event. */
@@ -399,14 +406,17 @@ static void scores(void **state)
 	dev->admin->close(dev);
 }
 
-/* Three chunks at once; what each event tells of is exported when it comes and compared at the end. */
-static void kv_events(void **state)
+/*
+ * Three chunks at once; what each event tells of is exported when it comes and compared at the end, and with
+ * what @crc holds of another run.
+ */
+static void kv_events_of(uint32_t threads, uint32_t crc[8][20])
 {
 	static const uint32_t reached[] = {64, 100, 164, 200, 264, 300};
-	struct mr_device *dev = device_of(NULL, 2, 1024);
+	struct mr_device *dev = team_of(NULL, 2, 1024, threads);
 	struct mr_slot slot = open_slot(dev, NULL, 301, MR_SLOT_KV_EVENTS), quiet;
 	uint32_t layers = model->shape.layers, layer = 0, pass = 0, done = 0;
-	uint32_t crc[8][20] = {{0}}, told[8] = {0};
+	uint32_t told[8] = {0};
 	struct mr_kv_desc d[20];
 
 	assert_true(layers <= 8);
@@ -454,6 +464,14 @@ static void kv_events(void **state)
 			assert_int_equal(d[b].crc32c, crc[l][b]);
 	}
 	dev->admin->close(dev);
+}
+
+static void kv_events(void **state)
+{
+	uint32_t crc[8][20] = {{0}};
+
+	for (uint32_t threads = 1; threads <= 3; threads++)
+		kv_events_of(threads, crc);
 }
 
 /* A fork's blocks may be exported when its parent's have been written, not before. */

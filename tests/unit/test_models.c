@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * Architectures, RoPE scalings and weight types: the tiny models of tests/models on the CPU backend against
- * what `transformers` made of them in float32, the same bits on every path; their tokenisers' special
- * tokens; what of them the LPU compiler refuses; and what becomes of their keys and bytes when changed.
+ * what `transformers` made of them in float32, the same bits on every path, for any number of threads and
+ * whether a prompt is prefilled or fed token by token; their tokenisers' special tokens; what of them the LPU
+ * compiler refuses; and what becomes of their keys and bytes when changed.
  */
 #include <math.h>
 #include <poll.h>
@@ -45,8 +46,37 @@ static struct mr_model *open_model(const char *name)
 	return m;
 }
 
-/* The logits after each of @count tokens, (count, vocab), on the path @kernels. */
-static void run(const struct mr_model *m, const char *kernels, const uint32_t *tokens,
+/* How a model is run. */
+struct way {
+	const char *kernels;
+	uint32_t threads;
+	uint32_t prefill; /* so many tokens are prefilled, which have no logits */
+};
+
+/* Takes events until the work is done; the logits of each token to its row of (count, vocab). */
+static void finish(struct mr_device *dev, float *logits)
+{
+	for (;;) {
+		struct pollfd p = {.fd = dev->wait_fd, .events = POLLIN};
+		uint32_t vocab = dev->caps.vocab;
+		struct mr_event e;
+
+		if (!dev->work->poll(dev, &e, 1)) {
+			if (!dev->work->arm(dev))
+				assert_int_equal(poll(&p, 1, 20000), 1);
+			continue;
+		}
+		assert_int_equal(e.status, 0);
+		if (e.type == MR_EVENT_DONE)
+			return;
+		if (e.type == MR_EVENT_TOKEN)
+			memcpy(logits + (size_t)(e.position - 1) * vocab, e.logits,
+			       vocab * sizeof(*logits));
+	}
+}
+
+/* The logits after each of @count tokens, (count, vocab). */
+static void run(const struct mr_model *m, const struct way *way, const uint32_t *tokens,
 		uint32_t count, float *logits)
 {
 	const struct mr_cpu_options options = {
@@ -54,8 +84,9 @@ static void run(const struct mr_model *m, const char *kernels, const uint32_t *t
 		.slots = 1,
 		.context = TOKENS_MAX,
 		.kv_tokens = TOKENS_MAX,
-		.kernels = kernels,
+		.kernels = way->kernels,
 		.cpu = -1,
+		.threads = way->threads,
 	};
 	struct mr_slot_config config = {.owner = 1, .positions = count};
 	struct mr_device *dev;
@@ -64,31 +95,21 @@ static void run(const struct mr_model *m, const char *kernels, const uint32_t *t
 	assert_int_equal(mr_cpu_open(&options, &dev), 0);
 	assert_int_equal(dev->work->load(dev, m, NULL, NULL), 0);
 	assert_int_equal(dev->mem->slot_open(dev, &config, &slot), 0);
-	for (uint32_t i = 0; i < count;) {
+	if (way->prefill) {
+		assert_int_equal(dev->work->prefill(dev, slot, tokens, way->prefill, 0, 1), 0);
+		finish(dev, logits);
+	}
+	for (uint32_t i = way->prefill; i < count;) {
 		struct mr_decode_entry entry = {.slot = slot,
 						.position = i,
 						.token = tokens[i],
 						.forced = tokens + i + 1,
 						.flags = MR_DECODE_LOGITS};
-		uint32_t steps = count - i < 16 ? count - i : 16, done = 0;
+		uint32_t steps = count - i < 16 ? count - i : 16;
 
 		entry.forced_count = steps - 1;
 		assert_int_equal(dev->work->decode(dev, &entry, 1, steps, i), 0);
-		while (!done) {
-			struct mr_event e;
-			struct pollfd p = {.fd = dev->wait_fd, .events = POLLIN};
-
-			if (!dev->work->poll(dev, &e, 1)) {
-				if (!dev->work->arm(dev))
-					assert_int_equal(poll(&p, 1, 20000), 1);
-				continue;
-			}
-			if (e.type == MR_EVENT_TOKEN)
-				memcpy(logits + (size_t)(e.position - 1) * m->shape.vocab, e.logits,
-				       m->shape.vocab * sizeof(*logits));
-			done = e.type == MR_EVENT_DONE;
-			assert_int_equal(e.status, 0);
-		}
+		finish(dev, logits);
 		i += steps;
 	}
 	dev->admin->close(dev);
@@ -129,11 +150,12 @@ static void check_model(struct json_object *ref)
 	static float first[TOKENS_MAX * VOCAB_MAX], other[TOKENS_MAX * VOCAB_MAX];
 	struct mr_model *m = open_model(name);
 	double limit = strcmp(name, "llama-k") ? 6e-3 : 6e-2, off;
+	size_t vocab = m->shape.vocab, row = vocab * sizeof(float);
 
 	assert_true(count <= TOKENS_MAX && m->shape.vocab <= VOCAB_MAX);
 	for (uint32_t i = 0; i < count; i++)
 		tokens[i] = (uint32_t)json_object_get_int(json_object_array_get_idx(list, i));
-	run(m, "scalar", tokens, count, first);
+	run(m, &(struct way){"scalar", 1, 0}, tokens, count, first);
 	off = distance(ref, first, m->shape.vocab);
 	printf("%-14s largest difference %.2g of the logits' spread\n", name, off);
 	if (!(off < limit))
@@ -143,8 +165,17 @@ static void check_model(struct json_object *ref)
 			printf("skipped: this CPU cannot run %s\n", mr_kernels_all[i]->name);
 			continue;
 		}
-		run(m, mr_kernels_all[i]->name, tokens, count, other);
-		assert_memory_equal(first, other, (size_t)count * m->shape.vocab * sizeof(*first));
+		for (uint32_t threads = 1; threads <= 3; threads++) {
+			struct way way = {mr_kernels_all[i]->name, threads, 0};
+
+			run(m, &way, tokens, count, other);
+			assert_memory_equal(first, other, count * row);
+			way.prefill = count - 5;
+			memset(other, 0, count * row);
+			run(m, &way, tokens, count, other);
+			assert_memory_equal(first + way.prefill * vocab,
+					    other + way.prefill * vocab, 5 * row);
+		}
 	}
 	mr_model_close(m);
 }
