@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -39,6 +40,7 @@ static void cpu_close(struct mr_device *dev)
 	if (dev->wait_fd >= 0)
 		close(dev->wait_fd);
 	mr_workspace_destroy(cpu->ws);
+	mr_team_destroy(cpu->team);
 	free(cpu->layers);
 	mr_blocks_destroy(&cpu->pool);
 	free(cpu->slots);
@@ -75,6 +77,13 @@ static const struct mr_work_ops work_ops = {
 	.arm = cpu_arm,
 };
 
+static enum mr_metric path_metric(const struct mr_kernels *kern)
+{
+	if (!strcmp(kern->name, "avx512"))
+		return MR_M_cpu_jobs_avx512;
+	return strcmp(kern->name, "avx2") ? MR_M_cpu_jobs_scalar : MR_M_cpu_jobs_avx2;
+}
+
 int mr_cpu_open(const struct mr_cpu_options *options, struct mr_device **dev)
 {
 	const struct mr_kernels *kern = mr_kernels_select(options->kernels);
@@ -82,6 +91,8 @@ int mr_cpu_open(const struct mr_cpu_options *options, struct mr_device **dev)
 
 	if (!kern)
 		return MR_E_NOT_SUPPORTED;
+	if (options->threads > MR_TEAM_THREADS_MAX)
+		return MR_E_INVALID;
 	cpu = aligned_alloc(64, (sizeof(*cpu) + 63) & ~63ul);
 	if (!cpu)
 		return MR_E_NO_MEMORY;
@@ -106,6 +117,7 @@ int mr_cpu_open(const struct mr_cpu_options *options, struct mr_device **dev)
 		.arena = options->arena,
 		.options = *options,
 		.kern = kern,
+		.path = path_metric(kern),
 	};
 	snprintf(cpu->dev.caps.name, sizeof(cpu->dev.caps.name), "cpu:%s", kern->name);
 	if (cpu->dev.wait_fd < 0) {

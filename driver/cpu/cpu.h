@@ -16,10 +16,18 @@ struct mr_cpu_options {
 	uint32_t context;       /* positions a slot; 0 = the model's */
 	uint64_t kv_tokens; /* tokens of KV in all; 0 = 16,384 or what one context needs, if more */
 	const char *kernels; /* "scalar", "avx2"; NULL = the widest path (or MR_CPU) */
-	int cpu;             /* pin the compute thread there; -1 = not pinned */
+	int cpu;             /* pin the compute thread there; -1 = not pinned, or by threads */
+	/*
+	 * Compute threads; 0 = 1. Two and more are pinned to cores of their own, the highest first, where
+	 * there are as many; the bits do not depend on it.
+	 */
+	uint32_t threads;
 };
 
-/* Returns 0, MR_E_NO_MEMORY, or MR_E_NOT_SUPPORTED for a kernel path that this CPU lacks. */
+/*
+ * Returns 0, MR_E_NO_MEMORY, MR_E_INVALID for too many threads, or MR_E_NOT_SUPPORTED for a kernel path
+ * that this CPU lacks.
+ */
 int mr_cpu_open(const struct mr_cpu_options *options, struct mr_device **dev);
 
 #endif /* MR_DRIVER_CPU_CPU_H */

@@ -3,7 +3,9 @@
  * The CPU backend's parts and who may touch what.
  *
  *   cpu.c    open, close, reset, telemetry, the ops tables
- *   load.c   weights into the arena, sizes, caps
+ *   load.c   sizes, caps, buffers
+ *   weights.c  weights into the arena, packed by all threads
+ *   threads.c  the compute team: how many, and where they are pinned
  *   slots.c  slots and KV blocks, export; the host's thread only
  *   post.c   checks work and posts it; takes events; the host's thread only
  *   queue.c  how the two threads pass jobs and events and wake each other
@@ -21,9 +23,11 @@
 
 #include "driver/cpu/cpu.h"
 #include "driver/mem/blocks.h"
+#include "driver/metrics.h"
 #include "kernels/cpu/kernels.h"
 #include "kernels/cpu/layer.h"
 #include "kernels/cpu/sample.h"
+#include "kernels/cpu/team.h"
 
 #define CPU_BATCH_MAX 64u
 #define CPU_STEPS_MAX 16u
@@ -95,6 +99,8 @@ struct cpu {
 	struct mr_arena *arena;
 	struct mr_cpu_options options;
 	const struct mr_kernels *kern;
+	struct mr_team *team; /* rank 0 is the compute thread, while loading the host's */
+	int cpu;              /* where rank 0 is pinned, -1 = nowhere */
 	pthread_t thread;
 	int running; /* the thread was started, that is, a model is loaded */
 
@@ -130,10 +136,11 @@ struct cpu {
 	struct mr_workspace *ws;
 	float *x;      /* (CPU_ROWS, width) */
 	float *logits; /* (CPU_BATCH_MAX, vocab) */
-	void *scratch; /* of mr_sample */
+	void *scratch; /* of mr_sample, for each thread */
 	uint32_t event_tail;
 	uint32_t logits_made; /* logits events published */
 	uint64_t steps;       /* read by telemetry, relaxed */
+	enum mr_metric path;  /* counts the jobs of these kernels */
 };
 
 /* How many of a job's entries name slots. */
@@ -168,6 +175,14 @@ int cpu_kv_export(struct mr_device *dev, struct mr_slot slot, uint32_t layer, ui
 /* load.c */
 int cpu_load(struct mr_device *dev, const struct mr_model *model,
 	     void (*progress)(void *arg, unsigned percent), void *arg);
+
+/* weights.c */
+int cpu_weights_load(struct cpu *cpu, const struct mr_model *model,
+		     void (*progress)(void *arg, unsigned percent), void *arg);
+
+/* threads.c */
+int cpu_team_create(struct cpu *cpu);  /* the team, without rank 0 */
+int cpu_thread_start(struct cpu *cpu); /* the compute thread, which is rank 0 */
 
 /* post.c */
 int cpu_kv_fork(struct mr_device *dev, struct mr_slot from, uint32_t positions,

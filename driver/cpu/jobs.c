@@ -127,9 +127,38 @@ static uint32_t is_stop(const struct mr_sampling *sampling, uint32_t token)
 	return 0;
 }
 
-/* The token of one row, its event, and what is fed next. Returns 1 where it stopped. */
+/* Rows of a step, sampled by all threads. */
+struct sampling {
+	struct cpu *cpu;
+	const struct job *job;
+	const struct run *run;
+	uint32_t step, rows;
+	struct mr_team *team; /* NULL = the compute thread alone */
+	uint32_t token[CPU_ROWS];
+	float logprob[CPU_ROWS];
+};
+
+static void sample_rank(void *arg, uint32_t rank)
+{
+	struct sampling *a = arg;
+	struct cpu *cpu = a->cpu;
+	uint32_t vocab = cpu->shape.vocab;
+
+	for (uint32_t i = rank; i < a->rows; i += mr_team_active(a->team)) {
+		const struct job_entry *e = &a->job->entries[a->run[i].entry];
+		struct cpu_slot *s = &cpu->slots[e->slot];
+
+		remember(s, a->run[i].token);
+		a->token[i] = mr_sample(cpu->logits + (size_t)i * vocab, vocab, &s->config.sampling,
+					e->position + a->step + 1, s->history, s->history_count,
+					(char *)cpu->scratch + rank * mr_sample_scratch(vocab),
+					&a->logprob[i]);
+	}
+}
+
+/* A row's event, and what is fed next. Returns 1 where it stopped. */
 static uint32_t finish_row(struct cpu *cpu, const struct job *job, uint32_t step, struct run *run,
-			   const float *logits)
+			   const float *logits, uint32_t token, float logprob)
 {
 	const struct job_entry *e = &job->entries[run->entry];
 	struct cpu_slot *s = &cpu->slots[e->slot];
@@ -138,12 +167,11 @@ static uint32_t finish_row(struct cpu *cpu, const struct job *job, uint32_t step
 		.tag = job->tag,
 		.slot = {e->slot, e->generation},
 		.position = e->position + step + 1,
+		.token = token,
+		.logprob = logprob,
 		.logits = e->logits ? logits : NULL,
 	};
 
-	remember(s, run->token);
-	event.token = mr_sample(logits, cpu->shape.vocab, &s->config.sampling, event.position,
-				s->history, s->history_count, cpu->scratch, &event.logprob);
 	event.stopped = is_stop(&s->config.sampling, event.token);
 	event.seen_ns = now_ns();
 	cpu_queue_publish(cpu, &event);
@@ -157,6 +185,7 @@ static int run_step(struct cpu *cpu, const struct job *job, uint32_t step, struc
 {
 	struct mr_row rows[CPU_ROWS];
 	uint32_t ids[CPU_ROWS], n = *live, left = 0;
+	struct sampling sampling = {cpu, job, run, step, n, n > 1 ? cpu->team : NULL};
 	int status;
 
 	for (uint32_t i = 0; i < n; i++) {
@@ -173,9 +202,11 @@ static int run_step(struct cpu *cpu, const struct job *job, uint32_t step, struc
 		return MR_E_DEVICE;
 	mr_head_forward(cpu->kern, &cpu->shape, cpu->output_norm, &cpu->output, cpu->x, n,
 			cpu->logits, cpu->ws);
+	mr_team_run(sampling.team, sample_rank, &sampling);
 	for (uint32_t i = 0; i < n; i++) {
 		uint32_t stop = finish_row(cpu, job, step, &run[i],
-					   cpu->logits + (size_t)i * cpu->shape.vocab);
+					   cpu->logits + (size_t)i * cpu->shape.vocab,
+					   sampling.token[i], sampling.logprob[i]);
 
 		if (!stop)
 			run[left++] = run[i];
@@ -274,6 +305,7 @@ void *cpu_compute(void *arg)
 {
 	struct cpu *cpu = arg;
 	const struct job *job;
+	uint64_t parks = 0, solos = 0; /* counted so far */
 
 	mr_numerics_enter();
 	for (uint32_t taken = 0; (job = cpu_queue_next(cpu, taken)) != NULL; taken++) {
@@ -284,6 +316,11 @@ void *cpu_compute(void *arg)
 				(struct mr_slot){job->entries[0].slot, job->entries[0].generation};
 		done.status = run_job(cpu, job);
 		mr_count(MR_M_cpu_jobs, 1);
+		mr_count(cpu->path, 1);
+		mr_count(MR_M_cpu_parks, mr_team_parks(cpu->team) - parks);
+		mr_count(MR_M_cpu_solos, mr_team_solos(cpu->team) - solos);
+		parks = mr_team_parks(cpu->team);
+		solos = mr_team_solos(cpu->team);
 		done.seen_ns = now_ns();
 		cpu_queue_publish(cpu, &done);
 	}

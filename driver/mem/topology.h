@@ -19,4 +19,11 @@ struct mr_topology {
  */
 int mr_topology_read(int node, struct mr_topology *out);
 
+/*
+ * OS indices of one logical CPU for each core that this process may run on, those of @node first (-1 =
+ * in hwloc's order), up to @max into @cpus. Returns how many, at least 1; the first is 0 where hwloc does not
+ * say. Setup only.
+ */
+unsigned mr_topology_cores(int node, int *cpus, unsigned max);
+
 #endif /* MR_DRIVER_MEM_TOPOLOGY_H */

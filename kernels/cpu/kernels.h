@@ -39,20 +39,32 @@ struct mr_q8 {
 	float *x; /* (rows, cols): a copy of what was quantised; NULL where no weights are floats */
 };
 
-/* Attention of one row and one query head over positions 0 to count-1. */
+/* Attention of one row's query heads that share a KV head, over positions 0 to count-1. */
 struct mr_attention {
 	uint8_t *const *kv; /* as mr_row.kv */
 	size_t k_offset;    /* bytes from a block's start to this head's K[16][head_dim] */
 	size_t v_offset;
 	uint32_t count;
 	uint32_t head_dim;
-	float scale; /* 1/sqrt(head_dim) */
+	uint32_t queries; /* 1 to MR_ATTENTION_QUERIES; q and y are (queries, head_dim) */
+	float scale;      /* 1/sqrt(head_dim) */
+	/*
+	 * 1 = K and V are probably not in the caches: values are fetched while scores are made, and the
+	 * keys of the next tile (of @next at tile @next_tile after the last one; NULL = none) meanwhile.
+	 */
+	uint32_t prefetch, next_tile;
+	const struct mr_attention *next;
 };
 
-#define MR_Q8_AMAX_MIN    0x1p-100f
-#define MR_ATTENTION_TILE 256u
+#define MR_PREFETCH_BYTES    8192u /* how far ahead weights are fetched */
+#define MR_Q8_AMAX_MIN       0x1p-100f
+#define MR_ATTENTION_TILE    256u
+#define MR_ATTENTION_QUERIES 4u
+/* Floats of a tile's partial result: values, then largest score and sum of weights, padded. */
+#define MR_ATTENTION_PART(head_dim) ((head_dim) + 16u)
 /* Floats of scratch that attention needs. */
-#define MR_ATTENTION_SCRATCH(head_dim) (MR_ATTENTION_TILE + (head_dim))
+#define MR_ATTENTION_SCRATCH(head_dim) \
+	(MR_ATTENTION_QUERIES * (MR_ATTENTION_TILE + 2 * MR_ATTENTION_PART(head_dim)))
 
 /* Lengths n are multiples of 16, cols of 32. */
 struct mr_kernels {
@@ -62,16 +74,25 @@ struct mr_kernels {
 	void (*quantize)(const float *x, struct mr_q8 *out);
 	/*
 	 * y (x->rows, w->rows; row stride @stride floats) = x * w^T for output rows [row0, row1),
-	 * both multiples of 16 or the matrix's end.
+	 * both multiples of 16 or the matrix's end. @next: what this thread will stream after these
+	 * weights, NULL = nothing known; its first MR_PREFETCH_BYTES are fetched meanwhile.
 	 */
 	void (*matmul)(const struct mr_matrix *w, const struct mr_q8 *x, float *y, size_t stride,
-		       uint32_t row0, uint32_t row1);
+		       uint32_t row0, uint32_t row1, const void *next);
 	void (*rmsnorm)(const float *x, const float *weight, uint32_t n, float eps, float *y);
 	/* cos_sin: head_dim floats of one position, (cos, sin) of each pair in turn */
 	void (*rope)(float *x, uint32_t heads, uint32_t head_dim, const float *cos_sin);
 	void (*swiglu)(const float *gate, const float *up, uint32_t n, float *y);
 	void (*add)(float *x, const float *y, uint32_t n);
 	void (*attention)(const struct mr_attention *a, const float *q, float *y, float *scratch);
+	/*
+	 * The same in two steps, for threads that share a row: one tile's partial results of each query
+	 * (query i's at part + i * stride floats), and all @tiles of one query (side by side) to y.
+	 */
+	void (*attend)(const struct mr_attention *a, const float *q, uint32_t tile, float *part,
+		       size_t stride, float *scratch);
+	void (*merge)(const float *parts, uint32_t tiles, uint32_t head_dim, float *y,
+		      float *scratch);
 	void (*to_half)(const float *x, uint32_t n, uint16_t *y); /* round to nearest even */
 };
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Class D on AVX-512: the kernels of lanes_kernels.h and the product of matmul_avx512.c. */
+#include "kernels/cpu/lanes_attention.h"
 #include "kernels/cpu/lanes_kernels.h"
 #include "kernels/cpu/matmul.h"
 
@@ -12,5 +13,7 @@ const struct mr_kernels mr_kernels_avx512 = {
 	.swiglu = swiglu,
 	.add = add,
 	.attention = attention,
+	.attend = attend,
+	.merge = merge,
 	.to_half = to_half,
 };

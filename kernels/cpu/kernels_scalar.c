@@ -4,6 +4,7 @@
  * are tested against, and what a CPU without AVX2 runs.
  */
 #include "kernels/cpu/formats.h"
+#include "kernels/cpu/lanes_attention.h"
 #include "kernels/cpu/lanes_kernels.h"
 #include "kernels/cpu/matmul.h"
 #include "kernels/cpu/pack.h"
@@ -62,7 +63,7 @@ static void group(const struct mr_matrix *m, const uint8_t *w, const struct mr_q
 }
 
 static void matmul(const struct mr_matrix *w, const struct mr_q8 *x, float *y, size_t stride,
-		   uint32_t row0, uint32_t row1)
+		   uint32_t row0, uint32_t row1, const void *next)
 {
 	size_t group_bytes = mr_pack_bytes(w->packing, 16, w->cols);
 
@@ -92,5 +93,7 @@ const struct mr_kernels mr_kernels_scalar = {
 	.swiglu = swiglu,
 	.add = add,
 	.attention = attention,
+	.attend = attend,
+	.merge = merge,
 	.to_half = to_half,
 };

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Every kernel but the matrix product, written once over struct lanes and compiled once for each
- * ISA by kernels_scalar.c, kernels_avx2.c and kernels_avx512.c. The order of operations stands
- * here, so it cannot differ between paths.
+ * Every kernel but the matrix product and attention (lanes_attention.h), written once over struct
+ * lanes and compiled once for each ISA by kernels_scalar.c, kernels_avx2.c and kernels_avx512.c. The
+ * order of operations stands here, so it cannot differ between paths.
  */
 #ifndef MR_KERNELS_CPU_LANES_KERNELS_H
 #define MR_KERNELS_CPU_LANES_KERNELS_H
@@ -106,113 +106,6 @@ static inline void to_half(const float *x, uint32_t n, uint16_t *y)
 {
 	for (uint32_t i = 0; i < n; i += 16)
 		lanes_store_half(y + i, lanes_load(x + i));
-}
-
-/* Scores of one block's 16 positions: 16 partial sums by dimension mod 16, then the tree. */
-static inline struct lanes block_scores(const uint16_t *k, const float *q, uint32_t head_dim)
-{
-	struct lanes part[16];
-
-	for (uint32_t p = 0; p < 16; p++) {
-		struct lanes sum = lanes_splat(0);
-
-		for (uint32_t d = 0; d < head_dim; d += 16)
-			sum = lanes_fma(lanes_load(q + d), lanes_load_half(k + p * head_dim + d),
-					sum);
-		part[p] = sum;
-	}
-	return lanes_sum16(part);
-}
-
-/*
- * y[d] = sum of p[j] * V[j][d] over the tile's @count positions in ascending order, @width
- * dimensions of them (64 or 16, a constant where it is inlined, so that the sums stay in
- * registers).
- */
-static inline __attribute__((always_inline)) void tile_values(const struct mr_attention *a,
-							      uint32_t first_block, uint32_t count,
-							      const float *p, uint32_t dim,
-							      const uint32_t width, float *y)
-{
-	struct lanes sum[4];
-
-	for (uint32_t i = 0; i < width / 16; i++)
-		sum[i] = lanes_splat(0);
-	for (uint32_t j = 0; j < count; j += 16) {
-		const uint16_t *v = (const void *)(a->kv[first_block + j / 16] + a->v_offset);
-		uint32_t end = count - j < 16 ? count - j : 16;
-
-		v += dim;
-		for (uint32_t r = 0; r < end; r++) {
-			struct lanes weight = lanes_splat(p[j + r]);
-
-			for (uint32_t i = 0; i < width / 16; i++)
-				sum[i] = lanes_fma(weight, lanes_load_half(v + 16 * i), sum[i]);
-			v += a->head_dim;
-		}
-	}
-	for (uint32_t i = 0; i < width / 16; i++)
-		lanes_store(y + 16 * i, sum[i]);
-}
-
-/* One tile by itself: its largest score, the sum of its weights, and the weighted sum of its
- * values. */
-static inline void tile(const struct mr_attention *a, const float *q, uint32_t position,
-			uint32_t count, float *p, float *max_out, float *sum_out, float *y)
-{
-	uint32_t first_block = position / 16, padded = (count + 15) & ~15u, d = 0;
-	struct lanes max = lanes_splat(-__builtin_inff()), sum = lanes_splat(0), m;
-
-	for (uint32_t j = 0; j < padded; j += 16) {
-		const uint16_t *k = (const void *)(a->kv[first_block + j / 16] + a->k_offset);
-
-		lanes_store(p + j,
-			    lanes_mul(block_scores(k, q, a->head_dim), lanes_splat(a->scale)));
-	}
-	/* What lies beyond the row's own position may be anything: it weighs nothing. */
-	for (uint32_t j = count; j < padded; j++)
-		p[j] = -__builtin_inff();
-	for (uint32_t j = 0; j < padded; j += 16)
-		max = lanes_max(max, lanes_load(p + j));
-	*max_out = lanes_max_of(max);
-	m = lanes_splat(*max_out);
-	for (uint32_t j = 0; j < padded; j += 16) {
-		struct lanes e = lanes_exp(lanes_sub(lanes_load(p + j), m));
-
-		lanes_store(p + j, e);
-		sum = lanes_add(sum, e);
-	}
-	*sum_out = lanes_sum(sum);
-	for (; d + 64 <= a->head_dim; d += 64)
-		tile_values(a, first_block, count, p, d, 64, y + d);
-	for (; d < a->head_dim; d += 16)
-		tile_values(a, first_block, count, p, d, 16, y + d);
-}
-
-static inline void attention(const struct mr_attention *a, const float *q, float *y, float *scratch)
-{
-	float *p = scratch, *next = scratch + MR_ATTENTION_TILE;
-	float max, sum, max1, sum1;
-	uint32_t n = a->count < MR_ATTENTION_TILE ? a->count : MR_ATTENTION_TILE;
-
-	tile(a, q, 0, n, p, &max, &sum, y);
-	for (uint32_t pos = n; pos < a->count; pos += n) {
-		float top, old, new;
-
-		n = a->count - pos < MR_ATTENTION_TILE ? a->count - pos : MR_ATTENTION_TILE;
-		tile(a, q, pos, n, p, &max1, &sum1, next);
-		top = max > max1 ? max : max1;
-		old = mr_exp(max - top);
-		new = mr_exp(max1 - top);
-		max = top;
-		sum = __builtin_fmaf(sum1, new, sum * old);
-		for (uint32_t d = 0; d < a->head_dim; d += 16)
-			lanes_store(y + d,
-				    lanes_fma(lanes_load(next + d), lanes_splat(new),
-					      lanes_mul(lanes_load(y + d), lanes_splat(old))));
-	}
-	for (uint32_t d = 0; d < a->head_dim; d += 16)
-		lanes_store(y + d, lanes_div(lanes_load(y + d), lanes_splat(sum)));
 }
 
 #endif /* MR_KERNELS_CPU_LANES_KERNELS_H */

@@ -88,10 +88,16 @@ static inline size_t mr_kv_layer_bytes(const struct mr_shape *s)
 	return (size_t)2 * s->kv_heads * 16 * s->head_dim * sizeof(uint16_t);
 }
 
-/* One thread's scratch for batches of up to @rows rows and @positions positions, tables included. */
+/*
+ * Scratch for batches of up to @rows rows and @positions positions, tables included: of one thread, or of a
+ * team (team.h), which the calls below then run on. The team must outlive it.
+ */
 struct mr_workspace;
+struct mr_team;
 int mr_workspace_create(const struct mr_shape *shape, uint32_t rows, uint32_t positions,
 			struct mr_workspace **ws);
+int mr_workspace_create_team(const struct mr_shape *shape, uint32_t rows, uint32_t positions,
+			     struct mr_team *team, struct mr_workspace **ws);
 void mr_workspace_destroy(struct mr_workspace *ws);
 
 /* x[i] = row token_ids[i] of @embd, dequantised: (n, width). Ids are below embd->rows. */

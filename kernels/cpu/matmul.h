@@ -12,8 +12,8 @@ extern const struct mr_kernels mr_kernels_scalar, mr_kernels_avx2, mr_kernels_av
 
 /* mr_kernels.matmul */
 void mr_matmul_avx2(const struct mr_matrix *w, const struct mr_q8 *x, float *y, size_t stride,
-		    uint32_t row0, uint32_t row1);
+		    uint32_t row0, uint32_t row1, const void *next);
 void mr_matmul_avx512(const struct mr_matrix *w, const struct mr_q8 *x, float *y, size_t stride,
-		      uint32_t row0, uint32_t row1);
+		      uint32_t row0, uint32_t row1, const void *next);
 
 #endif /* MR_KERNELS_CPU_MATMUL_H */

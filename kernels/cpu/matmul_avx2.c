@@ -10,9 +10,9 @@
 #include "kernels/cpu/formats.h"
 #include "kernels/cpu/matmul.h"
 #include "kernels/cpu/pack.h"
+#include "kernels/cpu/prefetch.h"
 
-#define AHEAD 8192 /* bytes to prefetch ahead of a lone row: hides memory's latency (measured) */
-#define TILE  4
+#define TILE 4
 
 struct acc {
 	__m256 lo, hi;
@@ -31,10 +31,21 @@ static inline __m256 halves(const uint8_t *p)
 	return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
 }
 
-static inline void prefetch(const uint8_t *w, size_t bytes)
+/* The weights of one call and what is streamed after them. */
+struct stream {
+	const uint8_t *end, *next;
+};
+
+/* For a lone row only what comes next: see matmul_avx512.c. */
+static inline void prefetch(const uint8_t *w, size_t bytes, const int n, const struct stream *s)
 {
-	for (size_t i = 0; i < bytes; i += 64)
-		_mm_prefetch((const char *)w + AHEAD + i, _MM_HINT_T0);
+	const uint8_t *p = w + MR_PREFETCH_BYTES;
+
+	if (p >= s->end)
+		p = s->next ? s->next + (p - s->end) : w;
+	else if (n <= 1)
+		return;
+	mr_prefetch_l2(p, bytes);
 }
 
 /*
@@ -127,7 +138,7 @@ static inline __attribute__((always_inline)) void block_q8_0(const uint8_t *w, c
 static inline __attribute__((always_inline)) void rows(const int q4, const uint8_t *w,
 						       const struct mr_q8 *x, uint32_t row,
 						       const int n, float *y, size_t stride,
-						       uint32_t outputs)
+						       uint32_t outputs, const struct stream *s)
 {
 	size_t blocks = x->cols / 32, first = row * blocks;
 	size_t bytes = q4 ? MR_Q4_1X16_BYTES : MR_Q8_0X16_BYTES;
@@ -136,8 +147,8 @@ static inline __attribute__((always_inline)) void rows(const int q4, const uint8
 	for (int i = 0; i < n; i++)
 		acc[i].lo = acc[i].hi = _mm256_setzero_ps();
 	for (size_t b = 0; b < blocks; b++, w += bytes) {
-		if (n == 1)
-			prefetch(w, bytes);
+		if (row == 0)
+			prefetch(w, bytes, n, s);
 		if (q4)
 			block_q4_1(w, x->q + 32 * (first + b), x->cols, x->scale + first + b,
 				   x->sum + first + b, blocks, n, acc);
@@ -162,28 +173,33 @@ static inline __attribute__((always_inline)) void rows(const int q4, const uint8
 static inline __attribute__((always_inline)) void product(const int q4, const struct mr_matrix *w,
 							  const struct mr_q8 *x, float *y,
 							  size_t stride, uint32_t row0,
-							  uint32_t row1)
+							  uint32_t row1, const void *next)
 {
 	size_t group_bytes = mr_pack_bytes(w->packing, 16, w->cols);
+	const uint8_t *data = (const uint8_t *)w->data + row0 / 16 * group_bytes;
+	const struct stream s = {data + (row1 - row0 + 15) / 16 * group_bytes, next};
 
-	for (uint32_t r = row0; r < row1; r += 16) {
-		const uint8_t *data = (const uint8_t *)w->data + r / 16 * group_bytes;
+	for (uint32_t r = row0; r < row1; r += 16, data += group_bytes) {
 		uint32_t n = row1 - r < 16 ? row1 - r : 16, i = 0;
 
 		for (; i + TILE <= x->rows; i += TILE)
-			rows(q4, data, x, i, TILE, y + i * stride + r, stride, n);
-		for (; i < x->rows; i++)
-			rows(q4, data, x, i, 1, y + i * stride + r, stride, n);
+			rows(q4, data, x, i, TILE, y + i * stride + r, stride, n, &s);
+		if (i + 2 <= x->rows) {
+			rows(q4, data, x, i, 2, y + i * stride + r, stride, n, &s);
+			i += 2;
+		}
+		if (i < x->rows)
+			rows(q4, data, x, i, 1, y + i * stride + r, stride, n, &s);
 	}
 }
 
 void mr_matmul_avx2(const struct mr_matrix *w, const struct mr_q8 *x, float *y, size_t stride,
-		    uint32_t row0, uint32_t row1)
+		    uint32_t row0, uint32_t row1, const void *next)
 {
 	if (mr_is_other_format(w->packing))
 		mr_formats_avx2(w, x, y, stride, row0, row1);
 	else if (w->packing == MR_PACK_Q4_1X16)
-		product(1, w, x, y, stride, row0, row1);
+		product(1, w, x, y, stride, row0, row1, next);
 	else
-		product(0, w, x, y, stride, row0, row1);
+		product(0, w, x, y, stride, row0, row1, next);
 }

@@ -10,6 +10,7 @@
 
 #include <millrace/status.h>
 
+#include "kernels/cpu/lanes_kernels.h"
 #include "kernels/cpu/math.h"
 #include "kernels/cpu/philox.h"
 
@@ -74,7 +75,16 @@ static uint32_t argmax(const float *logits, uint32_t vocab)
 		top = best[l] > top ? best[l] : top;
 	for (; i < vocab; i++)
 		top = logits[i] > top ? logits[i] : top;
-	for (i = 0; i < vocab; i++)
+	/* Which sixteen first, by vectors, then which of them. */
+	for (i = 0; i + 16 <= vocab; i += 16) {
+		int hit = 0;
+
+		for (int l = 0; l < 16; l++)
+			hit |= logits[i + l] == top;
+		if (hit)
+			break;
+	}
+	for (; i < vocab; i++)
 		if (logits[i] == top)
 			return i;
 	return 0; /* nothing but NaN and minus infinity */
@@ -83,12 +93,18 @@ static uint32_t argmax(const float *logits, uint32_t vocab)
 /* ln p(token): sums e^(l - max) in 16 lanes by id mod 16, then the tree of class D. */
 static float logprob_of(const float *logits, uint32_t vocab, uint32_t token, float max)
 {
-	float lane[16] = {0};
+	struct lanes sum = lanes_splat(0);
+	float lane[16];
 	uint32_t i = 0;
 
-	for (; i + 16 <= vocab; i += 16)
-		for (int l = 0; l < 16; l++)
-			lane[l] += mr_exp(tame(logits[i + l]) - max);
+	for (; i + 16 <= vocab; i += 16) {
+		/* tame, of sixteen: a maximum with NaN is its second operand. */
+		struct lanes x = lanes_max(lanes_load(logits + i), lanes_splat(-LARGEST));
+
+		x = lanes_min(x, lanes_splat(LARGEST));
+		sum = lanes_add(sum, lanes_exp(lanes_sub(x, lanes_splat(max))));
+	}
+	lanes_store(lane, sum);
 	for (; i < vocab; i++)
 		lane[i % 16] += mr_exp(tame(logits[i]) - max);
 	for (int half = 8; half; half /= 2)

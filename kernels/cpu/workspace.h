@@ -5,19 +5,34 @@
 
 #include "kernels/cpu/kernels.h"
 
+/* Up to so many rows each thread of a team makes its int8 input for itself. */
+#define MR_FEW_ROWS 2u
+
+/* One thread's own. */
+struct mr_thread_space {
+	float *row;      /* (the wider of width, attn_cols): a row before it is quantised */
+	float *scratch;  /* MR_ATTENTION_SCRATCH(head_dim) */
+	struct mr_q8 q8; /* MR_FEW_ROWS rows of the widest; with a team only */
+};
+
 struct mr_workspace {
+	struct mr_team *team; /* NULL = the caller alone */
 	uint32_t rows, positions;
-	size_t attn_cols; /* heads * head_dim */
-	size_t kv_cols;   /* kv_heads * head_dim */
-	float *norm;      /* (rows, width): normed input of attention and FFN; then their output */
-	float *q;         /* (rows, attn_cols) */
-	float *k, *v;     /* (rows, kv_cols) */
-	float *attn;      /* (rows, attn_cols) */
-	float *gate, *up; /* (rows, ffn) */
-	float *scratch;   /* MR_ATTENTION_SCRATCH(head_dim) */
-	float *cos_sin;   /* (positions, head_dim): (cos, sin) of each pair */
-	struct mr_q8 q8;  /* for rows of the widest of width, attn_cols, ffn */
-	void *memory;     /* all of the above, one allocation */
+	uint32_t tiles;       /* of attention, of all positions */
+	size_t attn_cols;     /* heads * head_dim */
+	size_t kv_cols;       /* kv_heads * head_dim */
+	float *out;           /* (rows, width): output of attention and FFN */
+	float *q;             /* (rows, attn_cols) */
+	float *k, *v;         /* (rows, kv_cols) */
+	float *attn;          /* (rows, attn_cols) */
+	float *gate, *up;     /* (rows, ffn) */
+	float *parts;         /* (MR_FEW_ROWS, heads, tiles, MR_ATTENTION_PART); with a team only */
+	float *cos_sin;       /* (positions, head_dim): (cos, sin) of each pair */
+	struct mr_q8 in;      /* (rows, width): normed input */
+	struct mr_q8 attn_q8; /* (rows, attn_cols) */
+	struct mr_q8 ffn_q8;  /* (rows, ffn) */
+	struct mr_thread_space *own; /* [threads] */
+	void *memory;                /* all of the above but own, one allocation */
 };
 
 #endif /* MR_KERNELS_CPU_WORKSPACE_H */

@@ -60,6 +60,7 @@ static struct mr_attention request(const struct kv *kv, uint32_t count)
 		.v_offset = (size_t)16 * kv->head_dim * 2,
 		.count = count,
 		.head_dim = kv->head_dim,
+		.queries = 1,
 		.scale = 1 / sqrtf((float)kv->head_dim),
 	};
 }

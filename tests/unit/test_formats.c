@@ -179,7 +179,7 @@ static void q8_free(struct mr_q8 *q)
 static void multiply(const char *path, const struct mr_matrix *m, const struct mr_q8 *x, float *y,
 		     size_t stride, uint32_t row0, uint32_t row1)
 {
-	mr_kernels_select(path)->matmul(m, x, y, stride, row0, row1);
+	mr_kernels_select(path)->matmul(m, x, y, stride, row0, row1, NULL);
 }
 
 /* The scalar product against FP64 over the dequantised rows. */

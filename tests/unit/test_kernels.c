@@ -195,7 +195,7 @@ static void matmul_case(enum mr_packing packing, uint32_t n, uint32_t rows, uint
 
 	mr_pack(packing, raw, rows, cols, (void *)m.data);
 	scalar->quantize(in, &x);
-	scalar->matmul(&m, &x, y, rows, 0, rows);
+	scalar->matmul(&m, &x, y, rows, 0, rows, NULL);
 	for (uint32_t i = 0; i < n; i++) {
 		for (uint32_t r = 0; r < rows; r++) {
 			double want = 0, size = 0;
@@ -244,10 +244,10 @@ static void matmul_paths_case(const struct mr_kernels *k)
 	assert_memory_equal(x.q, x2.q, (size_t)n * cols);
 	assert_memory_equal(x.scale, x2.scale, (size_t)n * cols / 8);
 	assert_memory_equal(x.sum, x2.sum, (size_t)n * cols / 8);
-	scalar->matmul(&m, &x, a, stride, 0, rows);
+	scalar->matmul(&m, &x, a, stride, 0, rows, NULL);
 	/* in two ranges of rows, which must not touch what lies between rows and stride */
-	k->matmul(&m, &x, b, stride, 0, cut);
-	k->matmul(&m, &x, b, stride, cut, rows);
+	k->matmul(&m, &x, b, stride, 0, cut, NULL);
+	k->matmul(&m, &x, b, stride, cut, rows, NULL);
 	assert_memory_equal(a, b, (size_t)n * stride * 4);
 	/* a row alone has the same bits as in company */
 	one.rows = 1;
@@ -255,7 +255,7 @@ static void matmul_paths_case(const struct mr_kernels *k)
 	one.scale += (size_t)(n - 1) * cols / 32;
 	one.sum += (size_t)(n - 1) * cols / 32;
 	memset(b, 0, (size_t)stride * 4);
-	k->matmul(&m, &one, b, stride, 0, rows);
+	k->matmul(&m, &one, b, stride, 0, rows, NULL);
 	assert_memory_equal(a + (size_t)(n - 1) * stride, b, rows * 4);
 	free(raw);
 	free((void *)m.data);
