@@ -2,7 +2,7 @@
 /*
  * `millrace bench`: figures with what they need to be read: the machine's facts before, the host's hiccups
  * beside, the roof that bounds them measured in the same run. `decode` is here and in bench_decode.c; `ring` is
- * in bench_ring.c.
+ * in bench_ring.c, `cpu` in bench_cpu.c.
  */
 #include <getopt.h>
 #include <json-c/json.h>
@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "tools/bench.h"
+#include "tools/bench_cpu.h"
 #include "tools/bench_ring.h"
 
 #define RUNS_MAX 100u
@@ -20,6 +21,8 @@ struct bench_options {
 	struct tool_devices_options devices;
 	uint32_t runs, prompt, answer;
 	int json;
+	struct bench_cpu_options cpu;
+	const char *csv;
 };
 
 struct spread {
@@ -44,27 +47,47 @@ struct decode_figures {
 static const uint32_t batches[BATCHES] = {1, 8};
 
 static const char usage[] =
-	"usage: millrace bench [decode|ring] [options]      (default: both)\n\n"
+	"usage: millrace bench [decode|ring|cpu] [options]      (default: decode and ring)\n\n"
 	"decode  tokens/s of prefill and of decode through the orchestrator, at batch 1 and 8, "
 	"beside\n"
 	"        the read roof: one thread streaming as many bytes as the model's weights\n"
-	"ring    the round trip of a NOP through a client's ring, beside that of one cache line\n\n"
+	"ring    the round trip of a NOP through a client's ring, beside that of one cache line\n"
+	"cpu     the CPU backend against the machine's roofs, kernel by kernel and end to end, on "
+	"1\n"
+	"        and on --threads threads, beside other engines where --peer names some\n\n"
 	"  -m, --model FILE  GGUF (default: $MR_MODEL, then what `make model` fetched)\n"
 	"  --runs N          runs of each figure; minimum, median and maximum are printed "
 	"(default: 5)\n"
 	"  --prompt N        tokens of a prompt (default: 96)\n"
 	"  --answer N        tokens of an answer (default: 64: the context is 128 half-way)\n"
-	"  --json            one JSON object instead of tables\n" TOOL_DEVICE_HELP;
+	"  --json            one JSON object instead of tables (not of cpu)\n"
+	"  --peer COMMAND    cpu: an engine beside it, as scripts/peer.py speaks; up to 4 times\n"
+	"  --csv FILE        cpu: every raw sample\n"
+	"  --only TABLE      cpu: one of roofs, kernels, ends\n"
+	"  --row NAME        cpu: one row of ends, such as decode-empty\n" TOOL_DEVICE_HELP;
 
 static int parse(int argc, char **argv, struct bench_options *o)
 {
-	enum { OPT_RUNS = TOOL_OPT_OWN, OPT_PROMPT, OPT_ANSWER, OPT_JSON };
+	enum {
+		OPT_RUNS = TOOL_OPT_OWN,
+		OPT_PROMPT,
+		OPT_ANSWER,
+		OPT_JSON,
+		OPT_PEER,
+		OPT_CSV,
+		OPT_ONLY,
+		OPT_ROW
+	};
 	static const struct option table[] = {
 		{"model", required_argument, NULL, 'm'},
 		{"runs", required_argument, NULL, OPT_RUNS},
 		{"prompt", required_argument, NULL, OPT_PROMPT},
 		{"answer", required_argument, NULL, OPT_ANSWER},
 		{"json", no_argument, NULL, OPT_JSON},
+		{"peer", required_argument, NULL, OPT_PEER},
+		{"csv", required_argument, NULL, OPT_CSV},
+		{"only", required_argument, NULL, OPT_ONLY},
+		{"row", required_argument, NULL, OPT_ROW},
 		{"help", no_argument, NULL, 'h'},
 		TOOL_DEVICE_LONG_OPTIONS,
 		{0},
@@ -101,6 +124,23 @@ static int parse(int argc, char **argv, struct bench_options *o)
 			break;
 		case OPT_JSON:
 			o->json = 1;
+			break;
+		case OPT_PEER:
+			if (o->cpu.peer_count == BENCH_PEERS_MAX) {
+				fprintf(stderr, "millrace: bench: at most %u peers\n",
+					BENCH_PEERS_MAX);
+				return TOOL_USAGE;
+			}
+			o->cpu.peers[o->cpu.peer_count++] = optarg;
+			break;
+		case OPT_CSV:
+			o->csv = optarg;
+			break;
+		case OPT_ONLY:
+			o->cpu.only = optarg;
+			break;
+		case OPT_ROW:
+			o->cpu.row = optarg;
 			break;
 		case 'h':
 			fputs(usage, stdout);
@@ -330,6 +370,37 @@ static int bench_nop(struct json_object *out)
 	return TOOL_OK;
 }
 
+static int run_cpu(struct bench_options *o)
+{
+	struct bench_cpu_options *c = &o->cpu;
+	uint32_t cores = tool_threads_default();
+	int status;
+
+	c->model_path = o->model ? o->model : getenv("MR_MODEL");
+	if (c->peer_count && !c->model_path) {
+		fputs("millrace: bench cpu: with --peer name the model, by -m or MR_MODEL\n",
+		      stderr);
+		return TOOL_USAGE;
+	}
+	c->kernels = o->devices.kernels;
+	c->no_huge = o->devices.no_huge;
+	c->runs = o->runs;
+	c->threads[0] = 1;
+	c->threads[1] = o->devices.threads ? o->devices.threads : cores;
+	if (c->threads[1] == 1)
+		c->threads[1] = 0;
+	if (o->csv && !(c->csv = fopen(o->csv, "we"))) {
+		perror(o->csv);
+		return TOOL_FAILED;
+	}
+	status = bench_cpu(c);
+	if (c->csv && fclose(c->csv)) {
+		perror(o->csv);
+		return TOOL_FAILED;
+	}
+	return status;
+}
+
 static int bench(int argc, char **argv)
 {
 	struct bench_options o = {.runs = 5, .prompt = 96, .answer = 64};
@@ -341,18 +412,25 @@ static int bench(int argc, char **argv)
 		return status < 0 ? TOOL_OK : status;
 	if (optind < argc)
 		which = argv[optind++];
-	if (optind < argc || (which && strcmp(which, "decode") && strcmp(which, "ring"))) {
+	if (optind < argc ||
+	    (which && strcmp(which, "decode") && strcmp(which, "ring") && strcmp(which, "cpu"))) {
 		fprintf(stderr, "millrace: no benchmark '%s' (--help lists them)\n",
 			argv[argc - 1]);
 		return TOOL_USAGE;
 	}
 	tool_catch_signals();
+	if (o.json && which && !strcmp(which, "cpu")) {
+		fputs("millrace: bench cpu writes --csv, not --json\n", stderr);
+		return TOOL_USAGE;
+	}
 	out = o.json ? json_object_new_object() : NULL;
 	if (out)
 		json_object_object_add(out, "machine", tool_facts_json());
 	else
 		tool_facts_print(stdout);
 	fflush(stdout); /* the figures take a while */
+	if (which && !strcmp(which, "cpu"))
+		return run_cpu(&o);
 	if (!which || !strcmp(which, "decode"))
 		status = bench_decode(&o, out);
 	if (!status && (!which || !strcmp(which, "ring")))
@@ -363,4 +441,4 @@ static int bench(int argc, char **argv)
 	return status;
 }
 
-TOOL_COMMAND(bench, "measure decode and the ring, with the machine's facts beside", bench);
+TOOL_COMMAND(bench, "measure decode, the ring and the CPU, with the machine's facts beside", bench);

@@ -307,6 +307,7 @@ static int parse(int argc, char **argv, struct serve *s)
 			return TOOL_USAGE;
 	}
 	o->devices.arena_log = !o->devices.quiet;
+	o->devices.loop_busy = o->poll == SERVE_BUSY;
 	if (optind < argc)
 		return complain("it takes options only ('millrace serve --help' lists them)");
 	if (!o->ring && !wants_wire(o))

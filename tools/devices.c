@@ -9,6 +9,7 @@
 #include "driver/bus/bus.h"
 #include "driver/cpu/cpu.h"
 #include "driver/lpu/lpu.h"
+#include "driver/mem/topology.h"
 #include "driver/model/model.h"
 #include "driver/nil/nil.h"
 #include "firmware-sim/sim.h"
@@ -65,7 +66,25 @@ static int open_nil(const struct tool_devices_options *o, const struct mr_model 
 	return status ? say("the nil device", status) : 0;
 }
 
-static int open_cpu(const struct tool_devices_options *o, struct mr_arena *arena,
+uint32_t tool_threads_default(void)
+{
+	int cores[16]; /* a small model gains nothing from more */
+
+	return mr_topology_cores(-1, cores, 16);
+}
+
+/*
+ * Every core where the CPU decodes and the loop sleeps meanwhile. A loop that never sleeps keeps one, and so
+ * does a simulated LPU, which computes too.
+ */
+static uint32_t default_threads(const struct tool_devices_options *o, int lpu)
+{
+	uint32_t n = tool_threads_default(), others = (lpu != 0) + (o->loop_busy != 0);
+
+	return n > others ? n - others : 1;
+}
+
+static int open_cpu(const struct tool_devices_options *o, struct mr_arena *arena, int lpu,
 		    struct mr_device **dev)
 {
 	const struct mr_cpu_options options = {
@@ -74,6 +93,7 @@ static int open_cpu(const struct tool_devices_options *o, struct mr_arena *arena
 		.context = o->context,
 		.kernels = o->kernels,
 		.cpu = -1,
+		.threads = o->threads ? o->threads : default_threads(o, lpu),
 	};
 	int status = mr_cpu_open(&options, dev);
 
@@ -146,7 +166,7 @@ int tool_devices_open(const struct tool_devices_options *o, const struct mr_mode
 	if (!status && lpu)
 		status = open_lpu(o, out->arena, &out->decode);
 	else if (!status && !strcmp(name, "cpu"))
-		status = open_cpu(o, out->arena, &out->decode);
+		status = open_cpu(o, out->arena, 0, &out->decode);
 	else if (!status && !strcmp(name, "nil"))
 		status = open_nil(o, model, &out->decode);
 	else if (!status)
@@ -155,7 +175,7 @@ int tool_devices_open(const struct tool_devices_options *o, const struct mr_mode
 		status = load(o, model, out->decode, lpu ? mr_lpu_why : NULL);
 	/* An LPU is for decode: prompts are the CPU's. The others do both. */
 	if (!status && lpu && !o->decode_only)
-		status = open_cpu(o, out->arena, &out->prefill);
+		status = open_cpu(o, out->arena, 1, &out->prefill);
 	else if (!status)
 		out->prefill = out->decode;
 	if (!status && out->prefill != out->decode)

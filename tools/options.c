@@ -38,6 +38,11 @@ int tool_device_option(int option, const char *value, struct tool_devices_option
 	case TOOL_OPT_KERNELS:
 		out->kernels = value;
 		return 1;
+	case TOOL_OPT_THREADS:
+		if (tool_parse_number("--threads", value, 1, 256, &n))
+			return -1;
+		out->threads = (uint32_t)n;
+		return 1;
 	case TOOL_OPT_CHIP:
 		out->chip = value;
 		return 1;

@@ -35,7 +35,9 @@ struct tool_devices_options {
 	uint32_t chips;      /* of the simulated LPU; 0 = 2 */
 	const char *
 		fault; /* "sram-zero=TENSOR", ...: of the simulated LPU (firmware-sim/sim.h); NULL = none */
+	uint32_t threads; /* of the CPU backend; 0 = as many as suit it (tools/devices.c) */
 	uint32_t slots, context;
+	int loop_busy; /* the caller's loop never sleeps: leave it a core */
 	int no_huge;
 	int quiet;       /* no progress on stderr */
 	int arena_log;   /* tell stderr of every region: pages, node, IOVA */
@@ -50,6 +52,7 @@ struct tool_devices_options {
 enum {
 	TOOL_OPT_DEVICE = 0x100,
 	TOOL_OPT_KERNELS,
+	TOOL_OPT_THREADS,
 	TOOL_OPT_CHIP,
 	TOOL_OPT_CHIPS,
 	TOOL_OPT_FAULT,
@@ -60,6 +63,7 @@ enum {
 #define TOOL_DEVICE_LONG_OPTIONS                                        \
 	{"device", required_argument, NULL, TOOL_OPT_DEVICE},           \
 		{"kernels", required_argument, NULL, TOOL_OPT_KERNELS}, \
+		{"threads", required_argument, NULL, TOOL_OPT_THREADS}, \
 		{"chip", required_argument, NULL, TOOL_OPT_CHIP},       \
 		{"chips", required_argument, NULL, TOOL_OPT_CHIPS},     \
 		{"fault", required_argument, NULL, TOOL_OPT_FAULT},     \
@@ -70,6 +74,7 @@ enum {
 #define TOOL_DEVICE_HELP                                                                         \
 	"  --device NAME     decode device: lpu (default), cpu or nil\n"                         \
 	"  --kernels NAME    CPU kernels: scalar, avx2, avx512 (default: the widest there is)\n" \
+	"  --threads N       compute threads of the CPU backend (default: see the man page)\n"   \
 	"  --chip FILE       chip of the simulated LPU: a chip file, mr1 (default) or tiny\n"    \
 	"  --chips N         its chips, 1 to 64 (default: 2)\n"                                  \
 	"  --fault LIST      its faults: sram-zero=TENSOR, sram-flip=TENSOR:OFFSET\n"            \
@@ -90,6 +95,9 @@ struct tool_devices {
 int tool_devices_open(const struct tool_devices_options *options, const struct mr_model *model,
 		      struct tool_devices *out);
 void tool_devices_close(struct tool_devices *devices);
+
+/* Threads that --threads defaults to where the CPU decodes: the cores this process may use, at most 16. */
+uint32_t tool_threads_default(void);
 
 /* Opens a model, or says on stderr why not. NULL path = MR_MODEL, then the cache that `make model` fills. */
 struct mr_model *tool_model_open(const char *path);

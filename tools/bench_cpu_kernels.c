@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Each kernel by itself on one thread: products of a lone row as a fraction of the read roof, products of many
+ * rows and attention as a fraction of peak arithmetic, the rest in nanoseconds a decoded token.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#include "kernels/cpu/pack.h"
+#include "kernels/cpu/sample.h"
+#include "tools/bench_cpu.h"
+
+#define COLD_BYTES (96u << 20) /* larger than any cache that matters, about the model's size */
+#define ROWS_MAX   64u
+#define POSITIONS  1024u
+
+struct bench {
+	const struct bench_cpu_options *o;
+	const struct mr_kernels *kern;
+	const struct mr_shape *s;
+	const struct bench_roofs *one;
+	char *cold;   /* COLD_BYTES of weights or KV */
+	float *x, *y; /* (ROWS_MAX, the widest) */
+	struct mr_q8 q8;
+};
+
+static double now_s(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+/* Median seconds of @call over the runs. */
+#define TIME(b, call)                                               \
+	({                                                          \
+		double took[BENCH_RUNS_MAX];                        \
+		call;                                               \
+		for (uint32_t run = 0; run < (b)->o->runs; run++) { \
+			double start = now_s();                     \
+			call;                                       \
+			took[run] = now_s() - start;                \
+		}                                                   \
+		bench_median(took, (b)->o->runs);                   \
+	})
+
+static void row(const struct bench *b, const char *name, const char *unit, double value,
+		double scale, double of_roof, const char *roof)
+{
+	bench_cpu_csv(b->o, "kernels", name, b->kern->name, 1, 0, unit, value, of_roof);
+	printf("  %-28s %8.1f %s", name, value * scale, unit);
+	if (roof)
+		printf(" = %.0f%% of %s", 100 * of_roof, roof);
+	putchar('\n');
+}
+
+/* @n rows times a matrix of @bytes; one row streams, many compute. */
+static void product(const struct bench *b, enum mr_packing packing, const char *format, uint32_t n)
+{
+	uint32_t cols = b->s->width;
+	size_t group = mr_pack_bytes(packing, 16, cols);
+	uint32_t rows = (uint32_t)((n == 1 ? COLD_BYTES : 1u << 20) / group) * 16;
+	struct mr_matrix m = {b->cold, rows, cols, packing};
+	struct mr_q8 q = b->q8;
+	char name[64];
+	double s;
+
+	q.rows = n;
+	q.cols = cols;
+	b->kern->quantize(b->x, &q);
+	s = TIME(b, b->kern->matmul(&m, &q, b->y, rows, 0, rows, NULL));
+	snprintf(name, sizeof(name), "product %s, %u row%s", format, n, n > 1 ? "s" : "");
+	if (n == 1)
+		row(b, name, "GB/s", (double)mr_pack_bytes(packing, rows, cols) / s, 1e-9,
+		    (double)mr_pack_bytes(packing, rows, cols) / s / b->one->read_bytes_s,
+		    "the read roof");
+	else
+		row(b, name, "GMAC/s", (double)n * rows * cols / s, 1e-9,
+		    (double)n * rows * cols / s / b->one->int8_macs_s, "int8 peak");
+}
+
+static void attention(const struct bench *b)
+{
+	const struct mr_shape *s = b->s;
+	uint32_t group = s->heads / s->kv_heads, blocks = POSITIONS / 16;
+	size_t layer = mr_kv_layer_bytes(s);
+	uint8_t **kv = calloc(blocks, sizeof(*kv));
+	float *scratch = aligned_alloc(64, MR_ATTENTION_SCRATCH(s->head_dim) * sizeof(float));
+	struct mr_attention a = {
+		.kv = kv,
+		.v_offset = layer / 2,
+		.count = POSITIONS,
+		.head_dim = s->head_dim,
+		.queries = group < MR_ATTENTION_QUERIES ? group : MR_ATTENTION_QUERIES,
+		.prefetch = 1,
+		.scale = 0.1f,
+	};
+	double macs = 2.0 * a.queries * POSITIONS * s->head_dim, time;
+
+	for (uint32_t i = 0; kv && i < blocks; i++)
+		kv[i] = (uint8_t *)b->cold + i * layer;
+	if (kv && scratch) {
+		time = TIME(b, b->kern->attention(&a, b->x, b->y, scratch));
+		row(b, "attention, 1024 positions", "GMAC/s", macs / time, 1e-9,
+		    macs / time / b->one->float_macs_s, "FP32 peak");
+	}
+	free(kv);
+	free(scratch);
+}
+
+/* What a token needs of the small kernels, in nanoseconds of one thread. */
+static void small(const struct bench *b)
+{
+	const struct mr_shape *s = b->s;
+	struct mr_q8 q = b->q8;
+	void *scratch = aligned_alloc(64, (mr_sample_scratch(s->vocab) + 63) & ~63ul);
+	struct mr_sampling greedy = {0};
+	float logprob;
+	double t;
+
+	q.rows = 1;
+	q.cols = s->width;
+	t = TIME(b, b->kern->rmsnorm(b->x, b->x, s->width, 1e-5f, b->y));
+	row(b, "norms of a token", "us", t * (2 * s->layers + 1), 1e6, 0, NULL);
+	t = TIME(b, b->kern->quantize(b->x, &q)) * (3 * s->layers + 1);
+	q.cols = s->ffn;
+	t += TIME(b, b->kern->quantize(b->x, &q)) * s->layers;
+	row(b, "quantising of a token", "us", t, 1e6, 0, NULL);
+	t = TIME(b, b->kern->swiglu(b->x, b->x, s->ffn, b->y));
+	row(b, "SwiGLU of a token", "us", t * s->layers, 1e6, 0, NULL);
+	if (scratch)
+		t = TIME(b, mr_sample(b->x, s->vocab, &greedy, 1, NULL, 0, scratch, &logprob));
+	row(b, "sampling of a token, greedy", "us", t, 1e6, 0, NULL);
+	free(scratch);
+}
+
+int bench_cpu_kernels(const struct bench_cpu_options *o, const struct mr_kernels *kern,
+		      const struct mr_shape *shape, const struct bench_roofs *one)
+{
+	size_t widest = shape->ffn > shape->width ? shape->ffn : shape->width;
+	size_t floats = COLD_BYTES / 8; /* rows of one product times ROWS_MAX, and the vocabulary */
+	struct bench b = {.o = o, .kern = kern, .s = shape, .one = one};
+
+	b.cold = aligned_alloc(2u << 20, COLD_BYTES);
+	if (b.cold)
+		madvise(b.cold, COLD_BYTES, MADV_HUGEPAGE); /* as the arena's, where granted */
+	b.x = aligned_alloc(64, floats * sizeof(float));
+	b.y = aligned_alloc(64, floats * sizeof(float));
+	b.q8.q = aligned_alloc(64, ROWS_MAX * widest);
+	b.q8.scale = aligned_alloc(64, ROWS_MAX * widest);
+	b.q8.sum = aligned_alloc(64, ROWS_MAX * widest);
+	if (b.cold && b.x && b.y && b.q8.q && b.q8.scale && b.q8.sum) {
+		memset(b.cold, 0x11, COLD_BYTES);
+		for (size_t i = 0; i < floats; i++)
+			b.x[i] = (float)(i * 2654435761u % 2001) / 1000.0f - 1.0f;
+		for (uint32_t n = 1; n <= ROWS_MAX; n *= 8) {
+			product(&b, MR_PACK_Q4_1X16, "Q4_1", n);
+			product(&b, MR_PACK_Q8_0X16, "Q8_0", n);
+		}
+		attention(&b);
+		small(&b);
+	}
+	free(b.cold);
+	free(b.x);
+	free(b.y);
+	free(b.q8.q);
+	free(b.q8.scale);
+	free(b.q8.sum);
+	return b.cold && b.x && b.y ? 0 : MR_E_NO_MEMORY;
+}
