@@ -200,6 +200,10 @@ fuzz:
 bench: all
 	$(Q)sh scripts/bench.sh $(BIN)
 
+## bench-cpu  the CPU backend beside llama.cpp and OpenVINO: Documentation/figures/bench-cpu.*
+.PHONY: bench-cpu
+bench-cpu: all
+	$(Q)sh scripts/bench-cpu.sh $(BIN) Documentation/figures
 ## accuracy   logits, greedy steps and perplexity against float64 (PEER_PYTHON=python with llama_cpp)
 .PHONY: accuracy
 accuracy: all
