@@ -21,6 +21,6 @@ awk -F, -v work="$work" '$1 == "ends" {
 }' "$csv"
 {
 	echo 'set terminal pngcairo size 1200,600; set output "'"$png"'"'
-	echo 'set logscale y; set ylabel "tokens/s (first tokens/s)"; set grid y; set key top left; set xrange [0.4:*]'
+	echo 'set logscale y; set ylabel "tokens/s (first tokens/s)"; set grid y; set key top left; set rmargin 12; set offsets 0.4, 0.5, 0, 0'
 	cat "$work/tics" "$work/plot"
 } | gnuplot

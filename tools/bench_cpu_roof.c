@@ -140,16 +140,16 @@ double bench_buffer_read(struct bench_buffer *b, struct mr_team *team)
 
 #define DOT_512(n)                                  \
 	s##n = _mm512_dpbusd_epi32(s##n, one, one); \
-	__asm__ volatile("" : "+v"(s##n));
+	__asm__ __volatile__("" : "+v"(s##n));
 #define FMA_512(n)                          \
 	s##n = _mm512_fmadd_ps(x, x, s##n); \
-	__asm__ volatile("" : "+v"(s##n));
+	__asm__ __volatile__("" : "+v"(s##n));
 #define DOT_256(n)                                                      \
 	s##n = _mm256_add_epi16(s##n, _mm256_maddubs_epi16(one, s##n)); \
-	__asm__ volatile("" : "+x"(s##n));
+	__asm__ __volatile__("" : "+x"(s##n));
 #define FMA_256(n)                          \
 	s##n = _mm256_fmadd_ps(x, x, s##n); \
-	__asm__ volatile("" : "+x"(s##n));
+	__asm__ __volatile__("" : "+x"(s##n));
 
 __attribute__((target("avx512f,avx512vnni"))) static void arithmetic_512(double *i8, double *f32)
 {
@@ -164,7 +164,7 @@ __attribute__((target("avx512f,avx512vnni"))) static void arithmetic_512(double 
 /* What a class P in BF16 would have; 32 multiply-adds an instruction. */
 #define BF16_512(n)                                \
 	s##n = _mm512_dpbf16_ps(s##n, pair, pair); \
-	__asm__ volatile("" : "+v"(s##n));
+	__asm__ __volatile__("" : "+v"(s##n));
 
 __attribute__((target("avx512f,avx512bf16"))) double bench_arithmetic_bf16(void)
 {

@@ -11,13 +11,13 @@
 static inline void mr_prefetch_l1(const void *p, size_t bytes)
 {
 	for (size_t i = 0; i < bytes; i += 64)
-		__asm__ volatile("prefetcht0 %0" : : "m"(((const char *)p)[i]));
+		__asm__ __volatile__("prefetcht0 %0" : : "m"(((const char *)p)[i]));
 }
 
 static inline void mr_prefetch_l2(const void *p, size_t bytes)
 {
 	for (size_t i = 0; i < bytes; i += 64)
-		__asm__ volatile("prefetcht1 %0" : : "m"(((const char *)p)[i]));
+		__asm__ __volatile__("prefetcht1 %0" : : "m"(((const char *)p)[i]));
 }
 
 #endif /* MR_KERNELS_CPU_PREFETCH_H */
