@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * `millrace bench`: figures with what they need to be read: the machine's facts before, the host's hiccups
- * beside, the roof that bounds them measured in the same run. `decode` is here and in bench_decode.c; `ring` is
- * in bench_ring.c.
+ * beside, the roof that bounds them measured in the same run. `decode` is here and in bench_decode.c, `ring` in
+ * bench_ring.c, `sched` in bench_sched*.c.
  */
 #include <getopt.h>
 #include <json-c/json.h>
@@ -11,6 +11,7 @@
 
 #include "tools/bench.h"
 #include "tools/bench_ring.h"
+#include "tools/bench_sched.h"
 
 #define RUNS_MAX 100u
 #define BATCHES  2u
@@ -44,11 +45,14 @@ struct decode_figures {
 static const uint32_t batches[BATCHES] = {1, 8};
 
 static const char usage[] =
-	"usage: millrace bench [decode|ring] [options]      (default: both)\n\n"
+	"usage: millrace bench [decode|ring|sched] [options]      (default: all)\n\n"
 	"decode  tokens/s of prefill and of decode through the orchestrator, at batch 1 and 8, "
 	"beside\n"
 	"        the read roof: one thread streaming as many bytes as the model's weights\n"
-	"ring    the round trip of a NOP through a client's ring, beside that of one cache line\n\n"
+	"ring    the round trip of a NOP through a client's ring, beside that of one cache line\n"
+	"sched   the scheduler's figures, each with its target: CPU time, allocations and system "
+	"calls\n"
+	"        of a decode step, forks and prefixes, ITL beside a long prompt, hand-over\n\n"
 	"  -m, --model FILE  GGUF (default: $MR_MODEL, then what `make model` fetched)\n"
 	"  --runs N          runs of each figure; minimum, median and maximum are printed "
 	"(default: 5)\n"
@@ -330,6 +334,23 @@ static int bench_nop(struct json_object *out)
 	return TOOL_OK;
 }
 
+static int bench_scheduler(const struct bench_options *o, struct json_object *out)
+{
+	const struct bench_sched_options options = {
+		.model = o->model, .devices = o->devices, .runs = o->runs};
+	struct bench_sched_result *result = calloc(1, sizeof(*result));
+	int status = result ? bench_sched(&options, result) : TOOL_FAILED;
+
+	if (!status && out) {
+		json_object_object_add(out, "sched", bench_sched_json(result));
+	} else if (!status) {
+		bench_sched_print(stdout, result);
+		print_hiccups(result->hiccup_p99_ns, result->hiccup_max_ns);
+	}
+	free(result);
+	return status;
+}
+
 static int bench(int argc, char **argv)
 {
 	struct bench_options o = {.runs = 5, .prompt = 96, .answer = 64};
@@ -341,7 +362,8 @@ static int bench(int argc, char **argv)
 		return status < 0 ? TOOL_OK : status;
 	if (optind < argc)
 		which = argv[optind++];
-	if (optind < argc || (which && strcmp(which, "decode") && strcmp(which, "ring"))) {
+	if (optind < argc || (which && strcmp(which, "decode") && strcmp(which, "ring") &&
+			      strcmp(which, "sched"))) {
 		fprintf(stderr, "millrace: no benchmark '%s' (--help lists them)\n",
 			argv[argc - 1]);
 		return TOOL_USAGE;
@@ -357,10 +379,12 @@ static int bench(int argc, char **argv)
 		status = bench_decode(&o, out);
 	if (!status && (!which || !strcmp(which, "ring")))
 		status = bench_nop(out);
+	if (!status && (!which || !strcmp(which, "sched")))
+		status = bench_scheduler(&o, out);
 	if (out && !status)
 		puts(json_object_to_json_string_ext(out, JSON_C_TO_STRING_PLAIN));
 	json_object_put(out);
 	return status;
 }
 
-TOOL_COMMAND(bench, "measure decode and the ring, with the machine's facts beside", bench);
+TOOL_COMMAND(bench, "measure decode, the ring and the scheduler, with the machine's facts beside", bench);
