@@ -179,7 +179,7 @@ static struct sequence *sequence_of(struct mr_sched *s, const struct mr_event *e
 static void deliver(struct mr_sched *s, struct sequence *q, const struct mr_event *event)
 {
 	struct entry *e = q->entry;
-	uint64_t now = now_ns(s);
+	uint64_t now = s->events_ns;
 	struct mr_token token = {
 		.token = event->token,
 		.position = event->position,
