@@ -61,6 +61,8 @@ void bench_row_missing(struct bench_sched_result *r, const char *id, const char 
 /* Each measures one part, adds its rows, and returns 0 or a status. */
 int bench_sched_step(struct bench_sched_result *r, uint32_t runs);
 int bench_sched_quiet(struct bench_sched_result *r);
+/* The same counts over one answer on @rig's devices, where waking them may be a system call. */
+int bench_sched_quiet_on(struct bench_sched_result *r, struct sched_rig *rig);
 /* In virtual time. */
 int bench_sched_virtual(struct bench_sched_result *r);
 /* On devices that are open; what does not fit @model's context is measured shorter, or not. */

@@ -371,6 +371,8 @@ int bench_sched_real(struct bench_sched_result *r, const struct mr_model *model,
 		   shared, model->name, devices->prefill->caps.name, devices->decode->caps.name,
 		   runs);
 	status = add_firsts(r, &rig, shared, runs);
+	if (!status)
+		status = bench_sched_quiet_on(r, &rig);
 	if (!status && two) {
 		bench_part(r, "real_handover", "Hand-over of %u tokens, measured: %s to %s, %u runs", handed,
 			   devices->prefill->caps.name, devices->decode->caps.name, runs);

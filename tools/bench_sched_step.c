@@ -235,3 +235,34 @@ int bench_sched_quiet(struct bench_sched_result *r)
 				  "the kernel has no syscall user dispatch");
 	return 0;
 }
+
+int bench_sched_quiet_on(struct bench_sched_result *r, struct sched_rig *rig)
+{
+	const struct sched_ask ask = {.client = 9, .count = 16, .max_tokens = 40};
+	struct sched_answer answer = {0};
+	struct tool_quiet found;
+	uint64_t steps = 0;
+	int status = sched_rig_ask(rig, &ask, &answer), calls;
+
+	while (!status && answer.tokens < 4 && !tool_stop)
+		mr_sched_poll(rig->sched);
+	steps = mr_metric_read(MR_M_sched_steps);
+	calls = tool_quiet_start() == 0;
+	while (!status && answer.tokens < 36 && !answer.ended && !tool_stop) {
+		tool_quiet_begin();
+		mr_sched_poll(rig->sched);
+		tool_quiet_end();
+	}
+	found = tool_quiet_stop();
+	steps = mr_metric_read(MR_M_sched_steps) - steps;
+	if (!status)
+		status = sched_rig_wait(rig, &answer);
+	if (status || !steps)
+		return status ? status : MR_E_INTERNAL;
+	bench_row(r, "allocations", "calls of malloc and free a step",
+		  (double)found.allocations / (double)steps, "", GOAL_AT_MOST, 0);
+	if (calls)
+		bench_row(r, "system_calls", "turns with a system call a step",
+			  (double)found.calling_spans / (double)steps, "", GOAL_AT_MOST, 0);
+	return 0;
+}
