@@ -106,7 +106,8 @@ int bench_sched(const struct bench_sched_options *o, struct bench_sched_result *
 	tool_hiccup_stop(meter, &r->hiccup_p99_ns, &r->hiccup_max_ns);
 	if (!status)
 		return TOOL_OK;
-	fprintf(stderr, "millrace: bench sched: %s (%s)\n", mr_strerror(status), mr_status_name(status));
+	fprintf(stderr, "millrace: bench sched: %s (%s)\n", mr_strerror(status),
+		mr_status_name(status));
 	return TOOL_FAILED;
 }
 
@@ -123,8 +124,9 @@ void bench_sched_print(FILE *out, const struct bench_sched_result *r)
 		}
 		fprintf(out, "  %-42s %10.4g %-3s", row->text, row->value, row->unit);
 		if (row->goal != GOAL_NONE)
-			fprintf(out, " target %s %g %s: %s", row->goal == GOAL_BELOW ? "<" : "<=",
-				row->target, row->unit, met(row) ? "met" : "MISSED");
+			fprintf(out, " target %s %g %s: %s",
+				row->goal == GOAL_BELOW ? "<" : "<=", row->target, row->unit,
+				met(row) ? "met" : "MISSED");
 		fputc('\n', out);
 	}
 }

@@ -28,7 +28,7 @@ enum bench_goal {
 
 struct bench_row {
 	char part[192]; /* the heading that it stands under: devices, costs */
-	char id[48]; /* in JSON */
+	char id[48];    /* in JSON */
 	char text[64];
 	const char *unit;
 	double value, target;
@@ -45,7 +45,7 @@ struct bench_sched_result {
 };
 
 struct bench_sched_options {
-	const char *model; /* NULL = $MR_MODEL, then what `make model` fetched */
+	const char *model;                   /* NULL = $MR_MODEL, then what `make model` fetched */
 	struct tool_devices_options devices; /* device NULL = both cpu and lpu */
 	uint32_t runs;
 };

@@ -78,8 +78,11 @@ static int ask_and_wait(struct sched_rig *rig, const struct sched_ask *ask, stru
 static int measure_firsts(struct sched_rig *rig, uint32_t shared, uint32_t family,
 			  uint64_t ns[FIRSTS])
 {
-	const struct sched_ask prompt = {
-		.client = 1, .family = family, .shared = shared, .count = shared + OWN, .max_tokens = 1};
+	const struct sched_ask prompt = {.client = 1,
+					 .family = family,
+					 .shared = shared,
+					 .count = shared + OWN,
+					 .max_tokens = 1};
 	/* The last token of a sequence has no KV yet: one more than is to be shared. */
 	struct sched_ask keep = {.flags = MR_REQUEST_KEEP,
 				 .client = 1,
@@ -181,11 +184,13 @@ static void name_costs(const struct device_class *c, char *text, size_t bytes)
 
 	if (n->prompt_token_ns)
 		used += snprintf(text + used, bytes - (size_t)used,
-				 " chunk %g ms + %g us a token + %g ns a pair", (double)n->chunk_ns / 1e6,
-				 (double)n->prompt_token_ns / 1e3, (double)n->context_ps / 1e3);
+				 " chunk %g ms + %g us a token + %g ns a pair",
+				 (double)n->chunk_ns / 1e6, (double)n->prompt_token_ns / 1e3,
+				 (double)n->context_ps / 1e3);
 	if (n->step_ns)
-		used += snprintf(text + used, bytes - (size_t)used, " step %g us + %g us a sequence",
-				 (double)n->step_ns / 1e3, (double)n->entry_ns / 1e3);
+		used += snprintf(text + used, bytes - (size_t)used,
+				 " step %g us + %g us a sequence", (double)n->step_ns / 1e3,
+				 (double)n->entry_ns / 1e3);
 	if (n->import_block_ns)
 		snprintf(text + used, bytes - (size_t)used, ", import %g us a block",
 			 (double)n->import_block_ns / 1e3);
@@ -270,7 +275,9 @@ static int virtual_itl(struct bench_sched_result *r, const char *prefix,
 		return status;
 	bench_part(r, prefix, "8 decode while 8000 tokens are taken in, virtual: %s, %s%s",
 		   prefill == decode ? "all on one" : "prefill on another device", prefill->name,
-		   bound_ns ? ", ITL bound" : chunk ? ", chunks as large as the device takes" : "");
+		   bound_ns ? ", ITL bound"
+		   : chunk  ? ", chunks as large as the device takes"
+			    : "");
 	add_itl(r, "idle_p50", "ITL idle, p50", itl.idle.p50, GOAL_NONE, 0);
 	add_itl(r, "idle_p99", "ITL idle, p99", itl.idle.p99, GOAL_NONE, 0);
 	add_itl(r, "busy_p50", "ITL meanwhile, p50", itl.busy.p50, GOAL_NONE, 0);
@@ -312,7 +319,8 @@ static int add_handover(struct bench_sched_result *r, struct sched_rig *rig, uin
 		  GOAL_NONE, 0);
 	bench_row(r, "prefill", "prefill", median(prefill, runs), "ms", GOAL_NONE, 0);
 	bench_row(r, "exposed", "hand-over after it", median(exposed, runs), "ms", GOAL_NONE, 0);
-	bench_row(r, "exposed_share", "  of prefill's time", median(share, runs), "%", GOAL_NONE, 0);
+	bench_row(r, "exposed_share", "  of prefill's time", median(share, runs), "%", GOAL_NONE,
+		  0);
 	return 0;
 }
 
@@ -367,14 +375,15 @@ int bench_sched_real(struct bench_sched_result *r, const struct mr_model *model,
 	status = sched_rig_open(&rig, &options);
 	if (status)
 		return status;
-	bench_part(r, two ? "real_lpu" : "real_cpu", "%u tokens shared, measured: %s, prefill on %s, decode on %s, %u runs",
-		   shared, model->name, devices->prefill->caps.name, devices->decode->caps.name,
-		   runs);
+	bench_part(r, two ? "real_lpu" : "real_cpu",
+		   "%u tokens shared, measured: %s, prefill on %s, decode on %s, %u runs", shared,
+		   model->name, devices->prefill->caps.name, devices->decode->caps.name, runs);
 	status = add_firsts(r, &rig, shared, runs);
 	if (!status)
 		status = bench_sched_quiet_on(r, &rig);
 	if (!status && two) {
-		bench_part(r, "real_handover", "Hand-over of %u tokens, measured: %s to %s, %u runs", handed,
+		bench_part(r, "real_handover",
+			   "Hand-over of %u tokens, measured: %s to %s, %u runs", handed,
 			   devices->prefill->caps.name, devices->decode->caps.name, runs);
 		status = add_handover(r, &rig, handed, runs);
 	}

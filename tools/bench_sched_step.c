@@ -62,7 +62,8 @@ static uint64_t device_round(struct mr_device *dev, struct mr_decode_entry *entr
 }
 
 /* Makes all @count decode, with answers that do not end while rounds are taken. */
-static int fill(struct sched_rig *rig, struct sched_answer *answers, uint32_t count, uint32_t rounds)
+static int fill(struct sched_rig *rig, struct sched_answer *answers, uint32_t count,
+		uint32_t rounds)
 {
 	const struct sched_ask ask = {
 		.op = MR_REQUEST_SUBMIT,
@@ -132,8 +133,8 @@ static void add_size(struct bench_sched_result *r, uint32_t i, const struct tool
 	if (!judged)
 		return;
 	bench_row(r, "cpu_64_min", "  the best round", (double)s->min / 1e3, "us", GOAL_NONE, 0);
-	bench_row(r, "cpu_64_p99", "  the worst of a hundred", (double)s->p99 / 1e3, "us", GOAL_NONE,
-		  0);
+	bench_row(r, "cpu_64_p99", "  the worst of a hundred", (double)s->p99 / 1e3, "us",
+		  GOAL_NONE, 0);
 }
 
 int bench_sched_step(struct bench_sched_result *r, uint32_t runs)
@@ -161,8 +162,8 @@ int bench_sched_step(struct bench_sched_result *r, uint32_t runs)
 				mr_trace_close();
 		}
 	sched_rig_close(&rig);
-	bench_part(r, "step", "A decode step, nil devices without costs, %u rounds of %u steps", all,
-		   STEPS);
+	bench_part(r, "step", "A decode step, nil devices without costs, %u rounds of %u steps",
+		   all, STEPS);
 	for (uint32_t i = 0; !status && i < SIZES; i++) {
 		struct tool_summary s = tool_summarise(ns + i * all, all);
 
@@ -244,8 +245,8 @@ int bench_sched_quiet(struct bench_sched_result *r)
 	sched_rig_close(&rig);
 	if (status)
 		return status;
-	bench_part(r, "quiet", "%u decode steps of up to %u sequences, %llu joined and left", QUIET_STEPS,
-		   QUIET_BATCH, (unsigned long long)ended);
+	bench_part(r, "quiet", "%u decode steps of up to %u sequences, %llu joined and left",
+		   QUIET_STEPS, QUIET_BATCH, (unsigned long long)ended);
 	bench_row(r, "allocations", "calls of malloc and free", (double)found.allocations, "",
 		  GOAL_AT_MOST, 0);
 	if (calls)

@@ -362,8 +362,8 @@ static int bench(int argc, char **argv)
 		return status < 0 ? TOOL_OK : status;
 	if (optind < argc)
 		which = argv[optind++];
-	if (optind < argc || (which && strcmp(which, "decode") && strcmp(which, "ring") &&
-			      strcmp(which, "sched"))) {
+	if (optind < argc ||
+	    (which && strcmp(which, "decode") && strcmp(which, "ring") && strcmp(which, "sched"))) {
 		fprintf(stderr, "millrace: no benchmark '%s' (--help lists them)\n",
 			argv[argc - 1]);
 		return TOOL_USAGE;
@@ -387,4 +387,5 @@ static int bench(int argc, char **argv)
 	return status;
 }
 
-TOOL_COMMAND(bench, "measure decode, the ring and the scheduler, with the machine's facts beside", bench);
+TOOL_COMMAND(bench, "measure decode, the ring and the scheduler, with the machine's facts beside",
+	     bench);

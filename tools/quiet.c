@@ -144,7 +144,8 @@ int tool_quiet_start(void)
 	hook_allocator();
 	selector = LET_PASS;
 	sigaction(SIGSYS, &action, &old_action);
-	dispatching = prctl(PR_SET_SYSCALL_USER_DISPATCH, PR_SYS_DISPATCH_ON, 0L, 0L, &selector) == 0;
+	dispatching =
+		prctl(PR_SET_SYSCALL_USER_DISPATCH, PR_SYS_DISPATCH_ON, 0L, 0L, &selector) == 0;
 	if (dispatching)
 		return 0;
 	sigaction(SIGSYS, &old_action, NULL);

@@ -168,7 +168,8 @@ static int advance(struct sched_rig *rig)
 	uint64_t next = a < b ? a : b;
 
 	if (next == UINT64_MAX)
-		return mr_sched_active(rig->sched) ? MR_E_INTERNAL : 0; /* nothing would ever come */
+		return mr_sched_active(rig->sched) ? MR_E_INTERNAL
+						   : 0; /* nothing would ever come */
 	if (next > rig->virtual_ns)
 		rig->virtual_ns = next;
 	return 0;

@@ -37,7 +37,7 @@ struct sched_answer {
 	int ended;
 	struct mr_end end;
 	void (*on_end)(struct sched_answer *answer); /* may ask again; NULL = nothing */
-	uint32_t asked; /* for on_end's own use */
+	uint32_t asked;                              /* for on_end's own use */
 };
 
 struct sched_ask {
