@@ -27,7 +27,7 @@ enum bench_goal {
 };
 
 struct bench_row {
-	char part[192]; /* the heading that it stands under: devices, costs */
+	char part[320]; /* the heading that it stands under: devices, costs */
 	char id[48];    /* in JSON */
 	char text[64];
 	const char *unit;
@@ -39,7 +39,7 @@ struct bench_row {
 struct bench_sched_result {
 	struct bench_row rows[BENCH_SCHED_ROWS];
 	uint32_t count;
-	char part[192]; /* of the rows that are added next */
+	char part[320]; /* of the rows that are added next */
 	const char *prefix;
 	uint64_t hiccup_p99_ns, hiccup_max_ns;
 };

@@ -189,8 +189,8 @@ static void name_costs(const struct device_class *c, char *text, size_t bytes)
 				 (double)n->context_ps / 1e3);
 	if (n->step_ns)
 		used += snprintf(text + used, bytes - (size_t)used,
-				 " step %g us + %g us a sequence", (double)n->step_ns / 1e3,
-				 (double)n->entry_ns / 1e3);
+				 "%s step %g us + %g us a sequence", n->prompt_token_ns ? "," : "",
+				 (double)n->step_ns / 1e3, (double)n->entry_ns / 1e3);
 	if (n->import_block_ns)
 		snprintf(text + used, bytes - (size_t)used, ", import %g us a block",
 			 (double)n->import_block_ns / 1e3);
@@ -200,7 +200,7 @@ static int virtual_firsts(struct bench_sched_result *r, const char *prefix,
 			  const struct device_class *prefill, const struct device_class *decode)
 {
 	struct sched_rig rig;
-	char a[80], b[80];
+	char a[128], b[128];
 	int status = open_virtual(&rig, prefill, decode, 0);
 
 	if (status)
@@ -327,7 +327,7 @@ static int add_handover(struct bench_sched_result *r, struct sched_rig *rig, uin
 static int virtual_handover(struct bench_sched_result *r)
 {
 	struct sched_rig rig;
-	char a[80], b[80];
+	char a[128], b[128];
 	int status = open_virtual(&rig, &gpu, &big_lpu, 0);
 
 	if (status)
