@@ -195,7 +195,7 @@ FUZZ_SECONDS ?= 30
 fuzz:
 	$(Q)sh scripts/fuzz.sh $(FUZZ_SECONDS) $(patsubst tests/fuzz/%.c,%,$(SRC_fuzz))
 
-## bench      decode tokens/s and the ring's NOP round trip, with the machine's facts
+## bench      decode tokens/s, the ring's NOP round trip and the scheduler's figures, with the machine's facts
 .PHONY: bench
 bench: all
 	$(Q)sh scripts/bench.sh $(BIN)

@@ -2,7 +2,7 @@
 /*
  * `millrace bench`: figures with what they need to be read: the machine's facts before, the host's hiccups
  * beside, the roof that bounds them measured in the same run. `decode` is here and in bench_decode.c; `ring` is
- * in bench_ring.c, `cpu` in bench_cpu.c.
+ * in bench_ring.c, `sched` in bench_sched*.c, `cpu` in bench_cpu.c.
  */
 #include <getopt.h>
 #include <json-c/json.h>
@@ -12,6 +12,7 @@
 #include "tools/bench.h"
 #include "tools/bench_cpu.h"
 #include "tools/bench_ring.h"
+#include "tools/bench_sched.h"
 
 #define RUNS_MAX 100u
 #define BATCHES  2u
@@ -47,11 +48,14 @@ struct decode_figures {
 static const uint32_t batches[BATCHES] = {1, 8};
 
 static const char usage[] =
-	"usage: millrace bench [decode|ring|cpu] [options]      (default: decode and ring)\n\n"
+	"usage: millrace bench [decode|ring|sched|cpu] [options]      (default: all but cpu)\n\n"
 	"decode  tokens/s of prefill and of decode through the orchestrator, at batch 1 and 8, "
 	"beside\n"
 	"        the read roof: one thread streaming as many bytes as the model's weights\n"
 	"ring    the round trip of a NOP through a client's ring, beside that of one cache line\n"
+	"sched   the scheduler's figures, each with its target: CPU time, allocations and system "
+	"calls\n"
+	"        of a decode step, forks and prefixes, ITL beside a long prompt, hand-over\n"
 	"cpu     the CPU backend against the machine's roofs, kernel by kernel and end to end, on "
 	"1\n"
 	"        and on --threads threads, beside other engines where --peer names some\n\n"
@@ -401,6 +405,23 @@ static int run_cpu(struct bench_options *o)
 	return status;
 }
 
+static int bench_scheduler(const struct bench_options *o, struct json_object *out)
+{
+	const struct bench_sched_options options = {
+		.model = o->model, .devices = o->devices, .runs = o->runs};
+	struct bench_sched_result *result = calloc(1, sizeof(*result));
+	int status = result ? bench_sched(&options, result) : TOOL_FAILED;
+
+	if (!status && out) {
+		json_object_object_add(out, "sched", bench_sched_json(result));
+	} else if (!status) {
+		bench_sched_print(stdout, result);
+		print_hiccups(result->hiccup_p99_ns, result->hiccup_max_ns);
+	}
+	free(result);
+	return status;
+}
+
 static int bench(int argc, char **argv)
 {
 	struct bench_options o = {.runs = 5, .prompt = 96, .answer = 64};
@@ -412,8 +433,8 @@ static int bench(int argc, char **argv)
 		return status < 0 ? TOOL_OK : status;
 	if (optind < argc)
 		which = argv[optind++];
-	if (optind < argc ||
-	    (which && strcmp(which, "decode") && strcmp(which, "ring") && strcmp(which, "cpu"))) {
+	if (optind < argc || (which && strcmp(which, "decode") && strcmp(which, "ring") &&
+			      strcmp(which, "sched") && strcmp(which, "cpu"))) {
 		fprintf(stderr, "millrace: no benchmark '%s' (--help lists them)\n",
 			argv[argc - 1]);
 		return TOOL_USAGE;
@@ -435,10 +456,14 @@ static int bench(int argc, char **argv)
 		status = bench_decode(&o, out);
 	if (!status && (!which || !strcmp(which, "ring")))
 		status = bench_nop(out);
+	if (!status && (!which || !strcmp(which, "sched")))
+		status = bench_scheduler(&o, out);
 	if (out && !status)
 		puts(json_object_to_json_string_ext(out, JSON_C_TO_STRING_PLAIN));
 	json_object_put(out);
 	return status;
 }
 
-TOOL_COMMAND(bench, "measure decode, the ring and the CPU, with the machine's facts beside", bench);
+TOOL_COMMAND(bench,
+	     "measure decode, the ring, the scheduler and the CPU, with the machine's facts beside",
+	     bench);

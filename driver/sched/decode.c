@@ -134,8 +134,9 @@ int mr_sched_decode_turn(struct mr_sched *s)
 		q->decoding = 1;
 		q->stopped = 0;
 		q->got = 0;
-		/* To the tail, so that a batch smaller than the crowd goes round. */
-		mr_sched_move(s, q, DECODING, &s->decoding[q->class]);
+		/* To the tail, so that a batch smaller than the crowd goes round; all in order stay so. */
+		if (more || (uint32_t)posted < count)
+			mr_sched_move(s, q, DECODING, &s->decoding[q->class]);
 	}
 	s->batch_count = (uint32_t)posted;
 	s->batch_steps = steps;
@@ -179,7 +180,7 @@ static struct sequence *sequence_of(struct mr_sched *s, const struct mr_event *e
 static void deliver(struct mr_sched *s, struct sequence *q, const struct mr_event *event)
 {
 	struct entry *e = q->entry;
-	uint64_t now = now_ns(s);
+	uint64_t now = s->events_ns;
 	struct mr_token token = {
 		.token = event->token,
 		.position = event->position,

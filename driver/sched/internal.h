@@ -235,6 +235,7 @@ struct mr_sched {
 	uint32_t waiting;          /* QUEUED or PREFILLING */
 
 	struct sequence *prefilling; /* whose chunk is under way */
+	uint64_t events_ns;          /* when the events that are being taken were read */
 	uint64_t chunk_ns, batch_ns; /* when chunk and DECODE under way were posted */
 	uint64_t free_ns[POOLS];     /* when the device's last work ended */
 	struct sequence_list joining, handing, decoding[2], scoring, ending;

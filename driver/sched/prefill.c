@@ -129,6 +129,8 @@ static uint32_t chunk_tokens(const struct mr_sched *s)
 	bound = bound_ns(s);
 	if (!bound)
 		return s->chunk;
+	/* An eighth is left for what a later chunk takes more: it looks back at more tokens. */
+	bound -= bound / 8;
 	tokens = bound > s->step_ns ? (bound - s->step_ns) * 16 / s->prefill_token_ns : 0;
 	tokens = tokens / MR_KV_BLOCK_TOKENS * MR_KV_BLOCK_TOKENS;
 	if (tokens < MR_KV_BLOCK_TOKENS)
@@ -185,6 +187,15 @@ static uint64_t took_ns(struct mr_sched *s, enum pool_id id, uint64_t posted_ns,
 	return now - from;
 }
 
+/* Chunks get dearer as a prompt goes on: up quickly, so that the bound holds; down as any average. */
+static void learn_cost(struct mr_sched *s, uint64_t token_ns)
+{
+	if (s->prefill_token_ns && token_ns > s->prefill_token_ns)
+		s->prefill_token_ns += (token_ns - s->prefill_token_ns) / 2;
+	else
+		average(&s->prefill_token_ns, token_ns);
+}
+
 void mr_sched_prefill_done(struct mr_sched *s, struct sequence *q, int32_t status)
 {
 	uint64_t now = now_ns(s), ns = took_ns(s, prefill_pool(s), s->chunk_ns, now);
@@ -199,7 +210,7 @@ void mr_sched_prefill_done(struct mr_sched *s, struct sequence *q, int32_t statu
 		mr_sched_end(s, q, status, MR_FINISH_ERROR);
 		return;
 	}
-	average(&s->prefill_token_ns, ns * 16 / q->chunk + 1);
+	learn_cost(s, ns * 16 / q->chunk + 1);
 	q->written += q->chunk;
 	mr_count(MR_M_sched_prompt_tokens, q->chunk);
 	for (uint32_t l = 0; !s->shared && l < s->layers; l++)

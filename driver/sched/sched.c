@@ -295,6 +295,9 @@ static int take_events(struct mr_sched *s, struct mr_device *dev)
 				on_lost(s, dev, count);
 			return did + 1;
 		}
+		/* One look at the clock for all: a token costs little more than that. */
+		if (count)
+			s->events_ns = now_ns(s);
 		for (int i = 0; i < count; i++)
 			on_event(s, &events[i]);
 		did += count;
