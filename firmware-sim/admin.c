@@ -55,37 +55,8 @@ static int identify(struct sim *sim, const struct mr_lpu_command *cmd, uint32_t 
 static int get_log(struct sim *sim, const struct mr_lpu_command *cmd, uint32_t *result)
 {
 	AS(mr_lpu_cmd_get_log, cmd);
-	struct mr_lpu_counters counters = sim->counters;
-	const void *log;
-	uint64_t bytes;
 
-	if (!mr_sim_zero(c.reserved, sizeof(c.reserved)))
-		return MR_E_INVALID;
-	counters.dma_faults = sim->dma.faults;
-	counters.dma_read_bytes = sim->dma.read_bytes;
-	counters.dma_write_bytes = sim->dma.write_bytes;
-	counters.kv_blocks = sim->kv.blocks;
-	counters.kv_blocks_used = sim->kv.blocks - sim->kv.free_count;
-	counters.kv_blocks_shared = sim->kv.shared;
-	switch (c.log) {
-	case MR_LPU_LOG_COUNTERS:
-		log = &counters;
-		bytes = sizeof(counters);
-		break;
-	case MR_LPU_LOG_CHIP:
-		log = sim->chip_text;
-		bytes = sim->chip_bytes;
-		break;
-	default:
-		return MR_E_NOT_SUPPORTED;
-	}
-	if (c.offset > bytes)
-		return MR_E_RANGE;
-	bytes -= c.offset;
-	if (bytes > c.bytes)
-		bytes = c.bytes;
-	*result = (uint32_t)bytes;
-	return bytes ? mr_sim_dma_write(&sim->dma, c.iova, (const char *)log + c.offset, bytes) : 0;
+	return mr_sim_get_log(sim, &c, result);
 }
 
 static int ring_ok(uint32_t entries, uint32_t least)
@@ -249,4 +220,5 @@ void mr_sim_disable(struct sim *sim)
 		if (sim->queue[i].live)
 			mr_sim_queue_stop(sim, &sim->queue[i]);
 	mr_sim_kv_forget(&sim->kv);
+	sim->log.resets++;
 }

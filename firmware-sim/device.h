@@ -15,6 +15,7 @@
 #include "firmware-sim/decode.h"
 #include "firmware-sim/dma.h"
 #include "firmware-sim/kv.h"
+#include "firmware-sim/log.h"
 #include "firmware-sim/program.h"
 #include "firmware-sim/regs.h"
 #include "firmware-sim/score.h"
@@ -38,6 +39,7 @@ struct sim_queue {
 	uint32_t entries;
 	uint32_t record_entries; /* 0 for admin */
 	uint32_t vector;
+	uint16_t opcode; /* of the latest command */
 	uint64_t sq_iova, cq_iova, record_iova;
 	/* free-running; the host's are its last doorbells that made sense */
 	uint32_t sq_head, sq_tail;
@@ -64,6 +66,7 @@ struct sim {
 	struct sim_kv kv;
 	struct sim_queue queue[SIM_IO_QUEUES + 1];
 	struct mr_lpu_counters counters;
+	struct sim_log log;
 	int vector_fd[SIM_VECTORS]; /* any thread: relaxed atomics */
 	uint32_t fatal;
 

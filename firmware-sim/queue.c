@@ -124,7 +124,8 @@ static void complete(struct sim *sim, struct sim_queue *q, uint32_t request, int
 	};
 	uint64_t at = q->cq_iova + (uint64_t)(q->cq_tail % q->entries) * sizeof(entry);
 
-	mr_sim_refuse(sim, status);
+	if (mr_sim_refuse(sim, status))
+		mr_sim_log_error(&sim->log, q, request, status);
 	if (mr_sim_dma_publish(&sim->dma, at, &entry, sizeof(entry))) {
 		sim->fatal = 1;
 		return;
@@ -172,6 +173,7 @@ int mr_sim_queue_run(struct sim *sim, struct sim_queue *q)
 	}
 	q->sq_head++;
 	sim->counters.commands++;
+	q->opcode = cmd.head.opcode;
 	if (cmd.head.flags)
 		status = MR_E_INVALID;
 	else if (q->index == 0)

@@ -155,6 +155,7 @@ int mr_sim_create(const struct mr_sim_options *options, struct mr_lpu_port *port
 		free(sim);
 		return MR_E_NO_MEMORY;
 	}
+	mr_sim_log_start(&sim->log);
 	status = init(sim, options);
 	if (!status)
 		status = mr_sim_thread_start(sim, options->cpu);

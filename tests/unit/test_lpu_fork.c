@@ -512,6 +512,12 @@ static void a_reset_ends_forks_and_scores(void **state)
 		assert_int_equal(done, 2);
 		assert_int_equal(dev->mem->kv_fork(dev, child, 1, &c, &parent), MR_E_STALE);
 		assert_int_equal(device_blocks(dev), 0);
+		/* The device's health outlives its resets. */
+		struct mr_lpu_health health;
+		assert_int_equal(mr_lpu_log(dev, MR_LPU_LOG_HEALTH, &health, sizeof(health)),
+				 sizeof(health));
+		assert_int_equal(health.resets, turn + 1);
+		assert_int_equal(mr_lpu_log(dev, 99, &health, sizeof(health)), MR_E_NOT_SUPPORTED);
 	}
 	lpu_rig_close(&rig);
 }

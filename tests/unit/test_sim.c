@@ -160,6 +160,71 @@ static void what_is_not_built_says_so(void **state)
 	raw_close(&h);
 }
 
+static int read_log(struct raw_host *h, uint32_t log, void *out, uint32_t bytes)
+{
+	struct mr_lpu_cmd_get_log c = {.head = {MR_LPU_GET_LOG, 0, 9},
+				       .iova = RAW_IOVA + 65536,
+				       .bytes = bytes,
+				       .log = log};
+	uint32_t got;
+
+	assert_int_equal(raw_do(h, 0, &c, &got), 0);
+	memcpy(out, h->mem + 65536, got);
+	return (int)got;
+}
+
+static void errors_and_health_are_logged(void **state)
+{
+	struct mr_lpu_error errors[MR_LPU_ERRORS_MAX];
+	struct mr_lpu_health health;
+	struct raw_host h;
+
+	raw_open(&h, &tiny, 1);
+	assert_int_equal(read_log(&h, MR_LPU_LOG_ERRORS, errors, sizeof(errors)), 0);
+	assert_int_equal(read_log(&h, MR_LPU_LOG_HEALTH, &health, sizeof(health)), sizeof(health));
+	assert_int_equal(health.errors, 0);
+	assert_int_equal(health.chips_up, 2);
+	assert_int_equal(health.power_mw, 0);
+	assert_true(health.uptime_ms < 100000);
+	for (uint32_t i = 0; i < 100; i++) {
+		struct mr_lpu_command bad = command(i % 2 ? MR_LPU_EXEC : MR_LPU_FENCE, 500 + i);
+		bad.word[6] = 1;
+		assert_int_equal(raw_do(&h, 1, &bad, NULL),
+				 i % 2 ? MR_E_NOT_SUPPORTED : MR_E_INVALID);
+		if (i == 2)
+			assert_int_equal(read_log(&h, MR_LPU_LOG_ERRORS, errors, sizeof(errors)),
+					 3 * sizeof(errors[0]));
+	}
+	assert_int_equal(read_log(&h, MR_LPU_LOG_ERRORS, errors, sizeof(errors)), sizeof(errors));
+	for (uint32_t i = 0; i < MR_LPU_ERRORS_MAX; i++) {
+		assert_int_equal(errors[i].number, 37 + i);
+		assert_int_equal(errors[i].request, 500 + 36 + i);
+		assert_int_equal(errors[i].queue, 1);
+		assert_int_equal(errors[i].opcode, i % 2 ? MR_LPU_EXEC : MR_LPU_FENCE);
+		assert_int_equal(errors[i].status, i % 2 ? -MR_E_NOT_SUPPORTED : -MR_E_INVALID);
+		assert_true(!i || errors[i].time_ms >= errors[i - 1].time_ms);
+	}
+	assert_int_equal(read_log(&h, MR_LPU_LOG_HEALTH, &health, sizeof(health)), sizeof(health));
+	assert_int_equal(health.errors, 100);
+	assert_int_equal(raw_counters(&h).refused, 100);
+	assert_int_equal(health.resets, 0);
+	/* In pieces, and beyond the end. */
+	struct mr_lpu_cmd_get_log c = {.head = {MR_LPU_GET_LOG, 0, 9},
+				       .iova = RAW_IOVA + 65536,
+				       .bytes = 64,
+				       .log = MR_LPU_LOG_ERRORS,
+				       .offset = sizeof(errors) - 32};
+	uint32_t got;
+	assert_int_equal(raw_do(&h, 0, &c, &got), 0);
+	assert_int_equal(got, 32);
+	assert_memory_equal(h.mem + 65536, &errors[MR_LPU_ERRORS_MAX - 1], 32);
+	c.offset = sizeof(errors) + 1;
+	assert_int_equal(raw_do(&h, 0, &c, &got), MR_E_RANGE);
+	c.log = 5;
+	assert_int_equal(raw_do(&h, 0, &c, &got), MR_E_NOT_SUPPORTED);
+	raw_close(&h);
+}
+
 static void dma_goes_where_it_was_mapped(void **state)
 {
 	struct raw_host h;
@@ -435,6 +500,7 @@ int main(void)
 		cmocka_unit_test(a_full_ring_waits_for_credit),
 		cmocka_unit_test(reserved_must_be_zero),
 		cmocka_unit_test(what_is_not_built_says_so),
+		cmocka_unit_test(errors_and_health_are_logged),
 		cmocka_unit_test(dma_goes_where_it_was_mapped),
 		cmocka_unit_test(queues_are_checked),
 		cmocka_unit_test(no_record_is_lost_for_want_of_credit),

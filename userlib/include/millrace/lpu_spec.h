@@ -181,7 +181,7 @@ enum mr_lpu_opcode {
 	MR_LPU_IDENTIFY = 0x01,     /* struct mr_lpu_identify by DMA */
 	MR_LPU_QUEUE_CREATE = 0x02, /* an I/O queue with its record ring */
 	MR_LPU_QUEUE_DELETE = 0x03, /* ends its commands without completions */
-	MR_LPU_GET_LOG = 0x04,      /* counters, the chip file; later health, crash dump, power */
+	MR_LPU_GET_LOG = 0x04,      /* counters, the chip file, errors, health */
 	MR_LPU_FEATURES = 0x05,     /* optional */
 	MR_LPU_ASYNC_EVENT = 0x06,  /* optional */
 	MR_LPU_ABORT = 0x07,        /* optional */
@@ -259,6 +259,8 @@ struct mr_lpu_cmd_get_log {
 MR_LPU_SIZE(mr_lpu_cmd_get_log, 64);
 #define MR_LPU_LOG_COUNTERS 1u /* struct mr_lpu_counters */
 #define MR_LPU_LOG_CHIP     2u /* the chip file's text, identify.chip_bytes long */
+#define MR_LPU_LOG_ERRORS   3u /* optional: struct mr_lpu_error[], oldest first */
+#define MR_LPU_LOG_HEALTH   4u /* optional: struct mr_lpu_health */
 
 /*
  * BEGIN, then WRITEs of the whole container in order without gaps, VERIFY, ACTIVATE. The metadata
@@ -558,5 +560,37 @@ struct mr_lpu_counters {
 };
 MR_LPU_SIZE(mr_lpu_counters, 256);
 MR_LPU_AT(mr_lpu_counters, kv_blocks, 128);
+
+/* An entry of MR_LPU_LOG_ERRORS: a command that ended with a status. The log holds the latest of them. */
+struct mr_lpu_error {
+	uint64_t number;  /* of all since power-on, from 1; health.errors is the latest one's */
+	uint64_t time_ms; /* since power-on */
+	uint32_t request;
+	uint16_t queue; /* 0 = admin */
+	uint16_t opcode;
+	uint16_t status;    /* as in the completion */
+	uint16_t reserved0; /* 0 */
+	uint32_t reserved1; /* 0 */
+};
+#define MR_LPU_ERRORS_MAX 64u /* entries of the log at most */
+MR_LPU_SIZE(mr_lpu_error, 32);
+MR_LPU_AT(mr_lpu_error, request, 16);
+MR_LPU_AT(mr_lpu_error, status, 24);
+
+/* MR_LPU_LOG_HEALTH: as it is when the log is read. What the device cannot measure is 0. */
+struct mr_lpu_health {
+	uint64_t uptime_ms;       /* since power-on */
+	uint64_t errors;          /* commands that ended with a status, since power-on */
+	uint64_t ecc_corrected;   /* words of SRAM, since power-on */
+	uint64_t ecc_uncorrected; /* the same; any is an E_DEVICE of the command that met it */
+	uint32_t power_mw;        /* milliwatts of the group */
+	uint32_t temperature_mk;  /* millikelvin of the hottest chip */
+	uint32_t chips_up;        /* of identify.chips */
+	uint32_t resets;          /* times that CONTROL.ENABLE went from 1 to 0, since power-on */
+	uint64_t reserved[8];
+};
+MR_LPU_SIZE(mr_lpu_health, 112);
+MR_LPU_AT(mr_lpu_health, power_mw, 32);
+MR_LPU_AT(mr_lpu_health, reserved, 48);
 
 #endif /* MILLRACE_LPU_SPEC_H */
