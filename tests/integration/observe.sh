@@ -22,6 +22,7 @@ say() {
 }
 # start OPTION...: the server, until it says that it serves
 start() {
+	: >"$work/log" # the last server's line must not be taken for its own
 	"$bin" serve -m "$tiny" --quiet "$@" 2>"$work/log" &
 	server=$!
 	tries=0
