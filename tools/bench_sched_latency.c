@@ -111,10 +111,7 @@ static int measure_firsts(struct sched_rig *rig, uint32_t shared, uint32_t famil
 		status = ask_and_wait(rig, &named, &a[PREFIX]);
 	if (!status)
 		status = ask_and_wait(rig, &append, &a[APPEND]);
-	mr_sched_release(rig->sched, 1, family);
-	mr_sched_release(rig->sched, 1, kept.key);
-	while (mr_sched_active(rig->sched))
-		sched_rig_turn(rig);
+	sched_rig_clear(rig);
 	for (uint32_t i = 0; !status && i < FIRSTS; i++) {
 		ns[i] = ttft(&a[i]);
 		/* What was computed anew is no hit. */
@@ -245,9 +242,7 @@ static int measure_itl(struct sched_rig *rig, uint64_t bound_ns, struct itl *out
 		status = MR_E_INTERNAL; /* then the window was not all seen */
 	out->busy = tool_summarise(samples, rig->itl_count);
 	out->prompt_ns = ttft(&asked);
-	for (uint32_t i = 0; i < DECODERS; i++)
-		mr_sched_cancel(rig->sched, 0, answers[i].key);
-	rig->status = 0;
+	sched_rig_clear(rig);
 	free(samples);
 	return status;
 }
@@ -306,6 +301,7 @@ static int add_handover(struct bench_sched_result *r, struct sched_rig *rig, uin
 
 		mr_sched_drop_cache(rig->sched);
 		status = ask_and_wait(rig, &ask, &a);
+		sched_rig_clear(rig);
 		if (status)
 			return status;
 		all = mr_metric_read(MR_M_sched_handover_blocks) - all;

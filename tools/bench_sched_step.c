@@ -93,10 +93,7 @@ static int measure_size(struct sched_rig *rig, uint32_t count, uint32_t rounds, 
 	for (uint32_t i = 0; !status && i < count; i++)
 		if (answers[i].ended)
 			status = MR_E_INTERNAL; /* then it was not @count that decoded */
-	for (uint32_t i = 0; i < count && answers; i++)
-		mr_sched_cancel(rig->sched, 0, answers[i].key);
-	while (mr_sched_active(rig->sched))
-		mr_sched_poll(rig->sched);
+	sched_rig_clear(rig);
 	mr_sched_drop_cache(rig->sched);
 	free(answers);
 	return status;
@@ -202,6 +199,7 @@ static int run_quiet(struct sched_rig *rig, struct sched_answer *answers, struct
 		     int *calls_counted, uint64_t *ended)
 {
 	uint64_t until, before = 0;
+	int status;
 
 	for (uint32_t i = 0; i < QUIET_BATCH; i++) {
 		answers[i].rig = rig;
@@ -226,7 +224,9 @@ static int run_quiet(struct sched_rig *rig, struct sched_answer *answers, struct
 		answers[i].on_end = NULL;
 	}
 	*ended -= before;
-	return rig->status;
+	status = rig->status;
+	sched_rig_clear(rig);
+	return status;
 }
 
 int bench_sched_quiet(struct bench_sched_result *r)
@@ -280,6 +280,7 @@ int bench_sched_quiet_on(struct bench_sched_result *r, struct sched_rig *rig)
 	steps = mr_metric_read(MR_M_sched_steps) - steps;
 	if (!status)
 		status = sched_rig_wait(rig, &answer);
+	sched_rig_clear(rig);
 	if (status || !steps)
 		return status ? status : MR_E_INTERNAL;
 	bench_row(r, "allocations", "calls of malloc and free a step",

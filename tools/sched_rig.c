@@ -112,9 +112,9 @@ int sched_rig_open(struct sched_rig *rig, const struct sched_rig_options *o)
 
 void sched_rig_close(struct sched_rig *rig)
 {
-	/* Work under way ends as its time comes, but destroy only turns the loop. */
-	for (int i = 0; rig->sched && rig->virtual_time && i < 1000; i++)
-		sched_rig_turn(rig);
+	/* In virtual time first: destroy turns the loop, but no clock. */
+	if (rig->sched)
+		sched_rig_clear(rig);
 	mr_sched_destroy(rig->sched);
 	if (rig->own_devices && rig->prefill && rig->prefill != rig->decode)
 		rig->prefill->admin->close(rig->prefill);
@@ -203,4 +203,13 @@ int sched_rig_wait(struct sched_rig *rig, const struct sched_answer *answer)
 			status = MR_E_TIMEOUT;
 	}
 	return status ? status : answer->end.status;
+}
+
+void sched_rig_clear(struct sched_rig *rig)
+{
+	for (uint64_t client = 0; client < SCHED_RIG_CLIENTS; client++)
+		mr_sched_cancel_client(rig->sched, client);
+	while (mr_sched_active(rig->sched) && !sched_rig_turn(rig))
+		;
+	rig->status = 0; /* what was cancelled is no failure */
 }

@@ -14,6 +14,8 @@
 #include "driver/sched/sched.h"
 #include "tools/tools.h"
 
+#define SCHED_RIG_CLIENTS 16u
+
 struct sched_rig {
 	struct mr_model own_model; /* of nil devices: a shape, and no weights */
 	const struct mr_model *model;
@@ -42,8 +44,9 @@ struct sched_answer {
 
 struct sched_ask {
 	enum mr_request_op op;
-	uint32_t flags; /* over TOKENS and IGNORE_EOS */
-	uint64_t client, target, prefix;
+	uint32_t flags;  /* over TOKENS and IGNORE_EOS */
+	uint64_t client; /* below SCHED_RIG_CLIENTS */
+	uint64_t target, prefix;
 	uint64_t itl_ns;
 	uint32_t family; /* names the text that the prompt begins with ... */
 	uint32_t shared; /* ... for so many tokens; the others are its own */
@@ -70,5 +73,8 @@ int sched_rig_ask(struct sched_rig *rig, const struct sched_ask *ask, struct sch
 int sched_rig_turn(struct sched_rig *rig);
 /* Turns until @answer has ended, and gives its status. */
 int sched_rig_wait(struct sched_rig *rig, const struct sched_answer *answer);
+
+/* Ends all that was asked, sequences that were kept and prefixes too, so that no answer is written to after. */
+void sched_rig_clear(struct sched_rig *rig);
 
 #endif /* MR_TOOLS_SCHED_RIG_H */
