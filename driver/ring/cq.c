@@ -79,14 +79,9 @@ void mr_ring_cq_write(struct ring_client *client, const struct mr_cqe *cqe)
 	mr_count(MR_M_ring_cqe, 1);
 }
 
-void mr_ring_cq_answer(struct ring_client *client, const struct mr_sqe *sqe, int status,
-		       uint32_t field)
+void mr_ring_cq_done(struct ring_client *client, const struct mr_sqe *sqe)
 {
-	const struct mr_cqe cqe = {.type = status ? MR_CQE_ERROR : MR_CQE_DONE,
-				   .op = (uint8_t)sqe->op,
-				   .key = sqe->key,
-				   .status = status,
-				   .token = field};
+	const struct mr_cqe cqe = {.type = MR_CQE_DONE, .op = (uint8_t)sqe->op, .key = sqe->key};
 
 	mr_ring_cq_write(client, &cqe);
 }

@@ -122,9 +122,11 @@ int mr_ring_control(struct mr_ring_server *server, uint64_t now_ns);
 /* sqe.c */
 /* Acts on an entry, already a private copy; writes its answer, if that is due at once. */
 void mr_ring_take(struct ring_client *client, const struct mr_sqe *sqe);
-/* Answers with ERROR, and counts why. */
+/* Answers with ERROR, and counts why; with the numbers behind it, where there are any. */
 void mr_ring_refuse(struct ring_client *client, const struct mr_sqe *sqe, int status,
 		    uint32_t field);
+void mr_ring_refuse_for(struct ring_client *client, const struct mr_sqe *sqe, int status,
+			uint32_t field, uint64_t wanted, uint64_t there);
 /* MR_FEATURE_* that a server over @sched has; NULL = none. */
 uint64_t mr_ring_features_of(const struct mr_sched *sched);
 
@@ -144,9 +146,8 @@ void mr_ring_cq_stall(struct ring_client *client);
 int mr_ring_cq_moved(struct ring_client *client);
 /* Writes and publishes; the caller knows that there is room. @cqe->published is filled in here. */
 void mr_ring_cq_write(struct ring_client *client, const struct mr_cqe *cqe);
-/* The DONE (status 0) or ERROR of an SQE that is not, or did not become, a request under way. */
-void mr_ring_cq_answer(struct ring_client *client, const struct mr_sqe *sqe, int status,
-		       uint32_t field);
+/* The DONE of an SQE that makes no request. */
+void mr_ring_cq_done(struct ring_client *client, const struct mr_sqe *sqe);
 /* CQ_WAKE for all that was published since the last time. */
 void mr_ring_cq_wake(struct ring_client *client);
 

@@ -275,6 +275,7 @@ void mr_ring_request(struct ring_client *client, const struct mr_sqe *sqe)
 	struct mr_continuations block = {0};
 	struct mr_request *request;
 	struct mr_params params;
+	uint64_t wanted = 0, there = 0;
 	uint32_t slot, field = 0;
 	int rc = read_blocks(client, sqe, &params, &block, &field);
 
@@ -292,7 +293,11 @@ void mr_ring_request(struct ring_client *client, const struct mr_sqe *sqe)
 	rc = sqe->op == MR_OP_FORK ? 0 : copy_input(client, sqe, block.bytes, request);
 	if (rc) {
 		mr_sched_abandon(sched, request);
-		mr_ring_refuse(client, sqe, rc, RING_FIELD(data_offset));
+		if (rc == MR_E_CONTEXT_FULL) {
+			wanted = sqe->data_bytes / sizeof(uint32_t);
+			there = mr_sched_context(sched);
+		}
+		mr_ring_refuse_for(client, sqe, rc, RING_FIELD(data_offset), wanted, there);
 		return;
 	}
 	fill(client, sqe, &params, request);
@@ -304,6 +309,8 @@ void mr_ring_request(struct ring_client *client, const struct mr_sqe *sqe)
 	rc = mr_sched_submit(sched, request);
 	if (rc) {
 		mr_ring_slot_give(client, slot);
-		mr_ring_refuse(client, sqe, rc, blamed(client, sqe, rc));
+		if (rc == MR_E_CONTEXT_FULL || rc == MR_E_QUOTA)
+			mr_sched_refusal(sched, &wanted, &there);
+		mr_ring_refuse_for(client, sqe, rc, blamed(client, sqe, rc), wanted, there);
 	}
 }

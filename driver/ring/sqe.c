@@ -38,9 +38,28 @@ uint64_t mr_ring_features_of(const struct mr_sched *sched)
 	       MR_FEATURE_KEEP | MR_FEATURE_ITL | (mr_sched_scores(sched) ? MR_FEATURE_SCORE : 0);
 }
 
+static uint32_t clip(uint64_t n)
+{
+	return n > UINT32_MAX ? UINT32_MAX : (uint32_t)n;
+}
+
 void mr_ring_refuse(struct ring_client *client, const struct mr_sqe *sqe, int status,
 		    uint32_t field)
 {
+	mr_ring_refuse_for(client, sqe, status, field, 0, 0);
+}
+
+void mr_ring_refuse_for(struct ring_client *client, const struct mr_sqe *sqe, int status,
+			uint32_t field, uint64_t wanted, uint64_t there)
+{
+	const struct mr_cqe cqe = {.type = MR_CQE_ERROR,
+				   .op = (uint8_t)sqe->op,
+				   .key = sqe->key,
+				   .status = status,
+				   .token = field,
+				   .position = clip(wanted),
+				   .index = clip(there)};
+
 	switch (status) {
 	case MR_E_RANGE:
 		mr_count(MR_M_ring_bad_range, 1);
@@ -55,7 +74,7 @@ void mr_ring_refuse(struct ring_client *client, const struct mr_sqe *sqe, int st
 	default:
 		mr_count(MR_M_ring_refused, 1);
 	}
-	mr_ring_cq_answer(client, sqe, status, field);
+	mr_ring_cq_write(client, &cqe);
 }
 
 /* Whether the operation uses `target`: SUBMIT has a prefix there, for those who may. */
@@ -134,7 +153,7 @@ static void name_prefix(struct ring_client *client, const struct mr_sqe *sqe)
 			       : rc == MR_E_FULL    ? 0
 						    : RING_FIELD(key));
 	else
-		mr_ring_cq_answer(client, sqe, 0, 0);
+		mr_ring_cq_done(client, sqe);
 }
 
 /* CANCEL and RELEASE. */
@@ -147,7 +166,7 @@ static void end_target(struct ring_client *client, const struct mr_sqe *sqe)
 	if (rc)
 		mr_ring_refuse(client, sqe, rc, RING_FIELD(target));
 	else
-		mr_ring_cq_answer(client, sqe, 0, 0);
+		mr_ring_cq_done(client, sqe);
 }
 
 void mr_ring_take(struct ring_client *client, const struct mr_sqe *sqe)
@@ -183,6 +202,6 @@ void mr_ring_take(struct ring_client *client, const struct mr_sqe *sqe)
 		query(client, sqe);
 		break;
 	default:
-		mr_ring_cq_answer(client, sqe, 0, 0);
+		mr_ring_cq_done(client, sqe);
 	}
 }

@@ -88,6 +88,9 @@ static void expect(const struct mr_sqe *sqe, int status, uint32_t field)
 			 cqe.type, mr_status_name(cqe.status), cqe.token);
 	assert_int_equal(cqe.key, sqe->key);
 	assert_int_equal((uint8_t)sqe->op, cqe.op);
+	/* Where something does not fit, by how much; and nothing left over from other refusals. */
+	assert_int_equal(cqe.index, status == MR_E_CONTEXT_FULL ? ring->header->context : 0);
+	assert_true(status == MR_E_CONTEXT_FULL ? cqe.position > cqe.index : cqe.position == 0);
 	/* The same client is served as before. */
 	assert_int_equal(mr_ring_nop(ring, 99), 0);
 	assert_int_equal(next().type, MR_CQE_DONE);
@@ -211,6 +214,11 @@ static void test_others(void **state)
 	struct mr_sqe sqe;
 
 	keep_one();
+	/* 3,600 bytes of text: more tokens than the context has. */
+	WRONG(good_of(MR_OP_SCORE),
+	      (memset(ring->data + 8192 + 272, '7', 3600), continuations()->ends[1] = 3600,
+	       sqe.data_bytes = 272 + 3600),
+	      MR_E_CONTEXT_FULL, 0);
 	WRONG(good_of(MR_OP_APPEND), sqe.flags = MR_SUBMIT_CHAT | MR_SUBMIT_TOKENS, MR_E_INVALID,
 	      FIELD(flags));
 	WRONG(good_of(MR_OP_APPEND), sqe.data_bytes = 0, MR_E_INVALID, FIELD(data_bytes));
