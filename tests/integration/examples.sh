@@ -33,6 +33,7 @@ example() {
 }
 
 for device in cpu lpu; do
+	: >"$work/log"
 	"$bin" serve -m "$tiny" --quiet --device $device --ring "$work/ring" --stats "$work/stats" 2>"$work/log" &
 	server=$!
 	tries=0
