@@ -46,65 +46,231 @@ void *mr_ring_data(struct mr_ring *ring, size_t bytes, uint64_t *offset)
 	return ring->data + *offset;
 }
 
-static int submit(struct mr_ring *ring, uint64_t key, const void *data, size_t bytes,
-		  uint32_t flags, const struct mr_params *params)
+/* Room for @bytes of data that go with the next SQE, or NULL and *@rc. */
+static void *make_room(struct mr_ring *ring, size_t bytes, uint64_t *offset, int *rc)
+{
+	void *room = NULL;
+
+	*rc = bytes > ring->data_bytes ? MR_E_TOO_LARGE : MR_E_FULL;
+	if (*rc == MR_E_FULL && mr_ring_room(ring))
+		room = mr_ring_data(ring, bytes, offset);
+	return room;
+}
+
+/* Its parameters, if any, to @room at @offset of the data area; returns how many bytes they take. */
+static size_t put_params(struct mr_sqe *sqe, const struct mr_params *params, unsigned char *room,
+			 uint64_t offset)
+{
+	if (!params)
+		return 0;
+	memcpy(room, params, sizeof(*params));
+	sqe->params_offset = offset;
+	sqe->params_bytes = sizeof(*params);
+	return sizeof(*params);
+}
+
+/* SUBMIT and APPEND. */
+static int with_input(struct mr_ring *ring, struct mr_sqe *sqe, const void *data, size_t bytes,
+		      uint32_t flags, const struct mr_params *params)
 {
 	size_t head = params ? sizeof(*params) : 0;
-	struct mr_sqe sqe = {.op = MR_OP_SUBMIT, .flags = (uint16_t)flags, .key = key};
 	unsigned char *room;
 	uint64_t offset;
+	int rc;
 
 	if (!bytes || !data || flags > UINT16_MAX)
 		return MR_E_INVALID;
-	if (bytes > ring->data_bytes - head)
+	if (bytes > ring->data_bytes)
 		return MR_E_TOO_LARGE;
-	if (!mr_ring_room(ring))
-		return MR_E_FULL;
-	room = mr_ring_data(ring, head + bytes, &offset);
+	room = make_room(ring, head + bytes, &offset, &rc);
 	if (!room)
-		return MR_E_FULL;
-	if (params) {
-		memcpy(room, params, sizeof(*params));
-		sqe.params_offset = offset;
-		sqe.params_bytes = sizeof(*params);
-	}
+		return rc;
+	put_params(sqe, params, room, offset);
 	memcpy(room + head, data, bytes);
-	sqe.data_offset = offset + head;
-	sqe.data_bytes = (uint32_t)bytes;
-	return mr_ring_push(ring, &sqe);
+	sqe->flags = (uint16_t)flags;
+	sqe->data_offset = offset + head;
+	sqe->data_bytes = (uint32_t)bytes;
+	return mr_ring_push(ring, sqe);
+}
+
+static int with_tokens(struct mr_ring *ring, struct mr_sqe *sqe, const uint32_t *tokens,
+		       size_t count, uint32_t flags, const struct mr_params *params)
+{
+	if (count > MR_DATA_BYTES_MAX / sizeof(*tokens))
+		return MR_E_TOO_LARGE;
+	return with_input(ring, sqe, tokens, count * sizeof(*tokens), flags | MR_SUBMIT_TOKENS,
+			  params);
 }
 
 int mr_ring_submit_text(struct mr_ring *ring, uint64_t key, const char *text, size_t bytes,
 			uint32_t flags, const struct mr_params *params)
 {
-	return submit(ring, key, text, bytes, flags, params);
+	return mr_ring_submit_text_after(ring, key, 0, text, bytes, flags, params);
 }
 
 int mr_ring_submit_tokens(struct mr_ring *ring, uint64_t key, const uint32_t *tokens, size_t count,
 			  uint32_t flags, const struct mr_params *params)
 {
-	if (count > MR_DATA_BYTES_MAX / sizeof(*tokens))
-		return MR_E_TOO_LARGE;
-	return submit(ring, key, tokens, count * sizeof(*tokens), flags | MR_SUBMIT_TOKENS, params);
+	return mr_ring_submit_tokens_after(ring, key, 0, tokens, count, flags, params);
+}
+
+int mr_ring_submit_text_after(struct mr_ring *ring, uint64_t key, uint64_t prefix, const char *text,
+			      size_t bytes, uint32_t flags, const struct mr_params *params)
+{
+	struct mr_sqe sqe = {.op = MR_OP_SUBMIT, .key = key, .target = prefix};
+
+	return with_input(ring, &sqe, text, bytes, flags, params);
+}
+
+int mr_ring_submit_tokens_after(struct mr_ring *ring, uint64_t key, uint64_t prefix,
+				const uint32_t *tokens, size_t count, uint32_t flags,
+				const struct mr_params *params)
+{
+	struct mr_sqe sqe = {.op = MR_OP_SUBMIT, .key = key, .target = prefix};
+
+	return with_tokens(ring, &sqe, tokens, count, flags, params);
+}
+
+int mr_ring_append_text(struct mr_ring *ring, uint64_t key, uint64_t target, const char *text,
+			size_t bytes, uint32_t flags, const struct mr_params *params)
+{
+	struct mr_sqe sqe = {.op = MR_OP_APPEND, .key = key, .target = target};
+
+	return with_input(ring, &sqe, text, bytes, flags, params);
+}
+
+int mr_ring_append_tokens(struct mr_ring *ring, uint64_t key, uint64_t target,
+			  const uint32_t *tokens, size_t count, uint32_t flags,
+			  const struct mr_params *params)
+{
+	struct mr_sqe sqe = {.op = MR_OP_APPEND, .key = key, .target = target};
+
+	return with_tokens(ring, &sqe, tokens, count, flags, params);
+}
+
+int mr_ring_fork(struct mr_ring *ring, uint64_t key, uint64_t target, uint32_t flags,
+		 const struct mr_params *params)
+{
+	struct mr_sqe sqe = {.op = MR_OP_FORK, .key = key, .target = target};
+	unsigned char *room;
+	uint64_t offset;
+	int rc;
+
+	if (flags > UINT16_MAX)
+		return MR_E_INVALID;
+	sqe.flags = (uint16_t)flags;
+	if (params) {
+		room = make_room(ring, sizeof(*params), &offset, &rc);
+		if (!room)
+			return rc;
+		put_params(&sqe, params, room, offset);
+	}
+	return mr_ring_push(ring, &sqe);
+}
+
+/* The block of @count parts of @sizes units each; returns the units of all, or 0 where one has none. */
+static uint64_t describe(struct mr_continuations *block, const size_t *sizes, uint32_t count)
+{
+	uint64_t end = 0;
+
+	*block = (struct mr_continuations){
+		.version = MR_CONTINUATIONS_VERSION, .bytes = sizeof(*block), .count = count};
+	for (uint32_t i = 0; i < count; i++) {
+		if (!sizes[i])
+			return 0;
+		if (sizes[i] > MR_DATA_BYTES_MAX)
+			return MR_DATA_BYTES_MAX; /* with the block too much for any ring */
+		end += sizes[i];
+		block->ends[i] = (uint32_t)end;
+	}
+	return end;
+}
+
+/* @parts: @count pointers to @sizes units of @unit bytes each. */
+static int score(struct mr_ring *ring, struct mr_sqe *sqe, const void *const *parts,
+		 const size_t *sizes, uint32_t count, size_t unit, const struct mr_params *params)
+{
+	size_t head = params ? sizeof(*params) : 0;
+	struct mr_continuations block;
+	unsigned char *room, *to;
+	uint64_t offset, units;
+	int rc;
+
+	if (!count || count > MR_CONTINUATIONS_MAX)
+		return MR_E_INVALID;
+	units = describe(&block, sizes, count);
+	if (!units)
+		return MR_E_INVALID;
+	room = make_room(ring, head + sizeof(block) + units * unit, &offset, &rc);
+	if (!room)
+		return rc;
+	to = room + put_params(sqe, params, room, offset);
+	memcpy(to, &block, sizeof(block));
+	to += sizeof(block);
+	for (uint32_t i = 0; i < count; i++) {
+		memcpy(to, parts[i], sizes[i] * unit);
+		to += sizes[i] * unit;
+	}
+	sqe->data_offset = offset + head;
+	sqe->data_bytes = (uint32_t)(sizeof(block) + units * unit);
+	return mr_ring_push(ring, sqe);
+}
+
+int mr_ring_score_text(struct mr_ring *ring, uint64_t key, uint64_t target,
+		       const char *const *texts, const size_t *bytes, uint32_t count,
+		       const struct mr_params *params)
+{
+	struct mr_sqe sqe = {.op = MR_OP_SCORE, .key = key, .target = target};
+	size_t lengths[MR_CONTINUATIONS_MAX];
+
+	if (!count || count > MR_CONTINUATIONS_MAX)
+		return MR_E_INVALID;
+	for (uint32_t i = 0; !bytes && i < count; i++)
+		lengths[i] = strlen(texts[i]);
+	return score(ring, &sqe, (const void *const *)texts, bytes ? bytes : lengths, count, 1,
+		     params);
+}
+
+int mr_ring_score_tokens(struct mr_ring *ring, uint64_t key, uint64_t target,
+			 const uint32_t *const *tokens, const size_t *counts, uint32_t count,
+			 const struct mr_params *params)
+{
+	struct mr_sqe sqe = {
+		.op = MR_OP_SCORE, .flags = MR_SUBMIT_TOKENS, .key = key, .target = target};
+
+	return score(ring, &sqe, (const void *const *)tokens, counts, count, sizeof(**tokens),
+		     params);
+}
+
+/* An SQE that is an operation, a key and a target. */
+static int push_simple(struct mr_ring *ring, uint16_t op, uint64_t key, uint64_t target)
+{
+	struct mr_sqe sqe = {.op = op, .key = key, .target = target};
+
+	return mr_ring_push(ring, &sqe);
+}
+
+int mr_ring_prefix(struct mr_ring *ring, uint64_t name, uint64_t target)
+{
+	return push_simple(ring, MR_OP_PREFIX, name, target);
+}
+
+int mr_ring_query(struct mr_ring *ring, uint64_t key, uint64_t target)
+{
+	return push_simple(ring, MR_OP_QUERY, key, target);
 }
 
 int mr_ring_cancel(struct mr_ring *ring, uint64_t key, uint64_t target)
 {
-	struct mr_sqe sqe = {.op = MR_OP_CANCEL, .key = key, .target = target};
-
-	return mr_ring_push(ring, &sqe);
+	return push_simple(ring, MR_OP_CANCEL, key, target);
 }
 
 int mr_ring_release(struct mr_ring *ring, uint64_t key, uint64_t target)
 {
-	struct mr_sqe sqe = {.op = MR_OP_RELEASE, .key = key, .target = target};
-
-	return mr_ring_push(ring, &sqe);
+	return push_simple(ring, MR_OP_RELEASE, key, target);
 }
 
 int mr_ring_nop(struct mr_ring *ring, uint64_t key)
 {
-	struct mr_sqe sqe = {.op = MR_OP_NOP, .key = key};
-
-	return mr_ring_push(ring, &sqe);
+	return push_simple(ring, MR_OP_NOP, key, 0);
 }

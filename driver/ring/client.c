@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A client's connection: made when hands are shaken, hung up on when its socket ends or when it breaks the
- * protocol, freed when the last of its requests has ended. Slots are its SUBMITs under way.
+ * protocol, freed when the last of its requests has ended. Slots are its requests under way.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -47,13 +47,14 @@ int mr_ring_client_create(struct mr_ring_server *server, const struct mr_hello *
 	client->server = server;
 	client->place = place;
 	client->id = CLIENT_IS_RING | ++server->next_id;
+	client->features = (hello->features | hello->required) & server->features;
 	client->socket = -1;
 	client->mem.fd = -1;
 	client->sq_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	client->cq_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	rc = client->sq_fd < 0 || client->cq_fd < 0 ? MR_E_NO_MEMORY : 0;
 	if (!rc)
-		rc = mr_ring_memory_create(server, hello, client->id, &client->mem);
+		rc = mr_ring_memory_create(server, hello, client, &client->mem);
 	if (!rc)
 		rc = make_slots(client);
 	if (rc) {
@@ -85,7 +86,8 @@ void mr_ring_client_hang_up(struct ring_client *client)
 	close(client->socket);
 	client->socket = -1;
 	mr_count(MR_M_ring_disconnects, 1);
-	if (client->live_count)
+	/* Requests, and what outlives them: sequences that it kept, prefixes that it named. */
+	if (server->options.sched)
 		mr_sched_cancel_client(server->options.sched, client->id);
 }
 
@@ -111,15 +113,14 @@ void mr_ring_client_free(struct ring_client *client)
 	free(client);
 }
 
-uint32_t mr_ring_slot_take(struct ring_client *client, uint64_t key)
+uint32_t mr_ring_slot_take(struct ring_client *client)
 {
 	uint32_t index = client->live[client->live_count];
 	struct ring_slot *slot = &client->slots[index];
 
 	slot->live = client->live_count++;
-	slot->key = key;
-	slot->generation++;
 	slot->promised = 0;
+	slot->scored = 0;
 	slot->overrun = 0;
 	return index;
 }

@@ -2,9 +2,10 @@
 /*
  * Writing CQEs, and never one that has no room. An entry of the queue is the client's (written, not
  * returned by cq_head yet), set aside for the one DONE or ERROR of a request under way, promised to a
- * request's tokens, or unclaimed. An SQE is taken only when an entry is unclaimed, and the orchestrator
- * decodes for a request no more tokens than it was promised; so whatever a client does with cq_head, no
- * answer is made that cannot be delivered, and nobody else waits.
+ * request's tokens or scores, or unclaimed. An SQE is taken only when an entry is unclaimed, which is then
+ * its answer's, or set aside where it becomes a request; and the orchestrator makes for a request no more
+ * tokens or scores than it was promised. So whatever a client does with cq_head, no answer is made that
+ * cannot be delivered, and nobody else waits.
  */
 #include <sys/eventfd.h>
 
@@ -78,14 +79,9 @@ void mr_ring_cq_write(struct ring_client *client, const struct mr_cqe *cqe)
 	mr_count(MR_M_ring_cqe, 1);
 }
 
-void mr_ring_cq_answer(struct ring_client *client, const struct mr_sqe *sqe, int status,
-		       uint32_t field)
+void mr_ring_cq_done(struct ring_client *client, const struct mr_sqe *sqe)
 {
-	const struct mr_cqe cqe = {.type = status ? MR_CQE_ERROR : MR_CQE_DONE,
-				   .op = (uint8_t)sqe->op,
-				   .key = sqe->key,
-				   .status = status,
-				   .token = field};
+	const struct mr_cqe cqe = {.type = MR_CQE_DONE, .op = (uint8_t)sqe->op, .key = sqe->key};
 
 	mr_ring_cq_write(client, &cqe);
 }
@@ -140,34 +136,64 @@ static uint32_t credit(void *front, const struct mr_request *request)
 	return slot->promised;
 }
 
-static void token(void *front, struct mr_request *request, const struct mr_token *token)
+/* A CQE of @request's with what all of them have. */
+static struct mr_cqe about(const struct mr_request *request, uint16_t type)
 {
-	struct ring_client *client = front;
-	uint32_t index = (uint32_t)request->front_word[0];
-	struct ring_slot *slot = &client->slots[index];
-	const struct mr_cqe cqe = {.type = MR_CQE_TOKEN,
-				   .op = MR_OP_SUBMIT,
-				   .key = slot->key,
-				   .sequence = index + 1,
-				   .generation = slot->generation,
-				   .position = token->position,
-				   .token = token->token,
-				   .logprob = token->logprob,
-				   .index = token->index,
-				   .seen_ns = token->seen_ns,
-				   .cycles = token->cycles};
+	static const uint8_t ops[] = {[MR_REQUEST_SUBMIT] = MR_OP_SUBMIT,
+				      [MR_REQUEST_APPEND] = MR_OP_APPEND,
+				      [MR_REQUEST_FORK] = MR_OP_FORK,
+				      [MR_REQUEST_SCORE] = MR_OP_SCORE};
+
+	return (struct mr_cqe){.type = type,
+			       .op = ops[request->op],
+			       .key = request->key,
+			       .sequence = request->owner,
+			       .generation = 1};
+}
+
+/* Writes a CQE out of the request's promise; 1 = written. */
+static int redeem(struct ring_client *client, const struct mr_request *request,
+		  const struct mr_cqe *cqe)
+{
+	struct ring_slot *slot = &client->slots[request->front_word[0]];
 
 	if (client->dead)
-		return;
+		return 0;
 	if (!slot->promised) {
 		slot->overrun = 1;
 		mr_count(MR_M_ring_overrun, 1);
-		return;
+		return 0;
 	}
 	slot->promised--;
 	client->promised--;
-	mr_ring_cq_write(client, &cqe);
-	mr_trace(MR_T_egress, request->owner, MR_TRACE_NO_DEVICE, 1);
+	mr_ring_cq_write(client, cqe);
+	return 1;
+}
+
+static void token(void *front, struct mr_request *request, const struct mr_token *token)
+{
+	struct mr_cqe cqe = about(request, MR_CQE_TOKEN);
+
+	cqe.position = token->position;
+	cqe.token = token->token;
+	cqe.logprob = token->logprob;
+	cqe.index = token->index;
+	cqe.seen_ns = token->seen_ns;
+	cqe.cycles = token->cycles;
+	if (redeem(front, request, &cqe))
+		mr_trace(MR_T_egress, request->owner, MR_TRACE_NO_DEVICE, 1);
+}
+
+static void score(void *front, struct mr_request *request, const struct mr_score *score)
+{
+	struct ring_client *client = front;
+	struct mr_cqe cqe = about(request, MR_CQE_SCORE);
+
+	cqe.position = request->token_count;
+	cqe.token = score->tokens;
+	cqe.logprob = (float)score->logprob;
+	cqe.index = score->index;
+	client->slots[request->front_word[0]].scored += (uint32_t)redeem(client, request, &cqe);
 }
 
 static uint8_t ended(enum mr_finish finish)
@@ -190,22 +216,19 @@ static void end(void *front, struct mr_request *request, const struct mr_end *en
 	uint32_t index = (uint32_t)request->front_word[0];
 	struct ring_slot *slot = &client->slots[index];
 	int status = slot->overrun ? MR_E_FULL : end->status;
-	const struct mr_cqe cqe = {.type = status ? MR_CQE_ERROR : MR_CQE_DONE,
-				   .op = MR_OP_SUBMIT,
-				   .ended = slot->overrun ? MR_ENDED_ERROR : ended(end->finish),
-				   .key = slot->key,
-				   .status = status,
-				   .sequence = index + 1,
-				   .generation = slot->generation,
-				   .position = end->prompt_tokens + end->tokens,
-				   .index = end->tokens,
-				   .seen_ns = end->end_ns,
-				   .cycles = end->cycles};
+	struct mr_cqe cqe = about(request, status ? MR_CQE_ERROR : MR_CQE_DONE);
 
+	cqe.ended = slot->overrun ? MR_ENDED_ERROR : ended(end->finish);
+	cqe.status = status;
+	cqe.position = end->prompt_tokens + end->tokens;
+	cqe.index = end->tokens + slot->scored;
+	cqe.seen_ns = end->end_ns;
+	cqe.cycles = end->cycles;
 	/* Room for this one was set aside when the request was taken. */
 	mr_ring_slot_give(client, index);
 	if (!client->dead)
 		mr_ring_cq_write(client, &cqe);
 }
 
-const struct mr_front_ops mr_ring_front_ops = {.credit = credit, .token = token, .end = end};
+const struct mr_front_ops mr_ring_front_ops = {
+	.credit = credit, .token = token, .end = end, .score = score};

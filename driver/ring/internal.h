@@ -19,6 +19,12 @@
 
 #define RING_PENDING_MAX 16u /* connections that have not said hello yet */
 
+/* How a refusal names a field. */
+#define RING_FIELD(name) ((uint32_t)offsetof(struct mr_sqe, name))
+#define RING_PARAM(name) (MR_FIELD_PARAMS + (uint32_t)offsetof(struct mr_params, name))
+#define RING_CONTINUATIONS(name) \
+	(MR_FIELD_CONTINUATIONS + (uint32_t)offsetof(struct mr_continuations, name))
+
 /* Ring memory as the server holds it. */
 struct ring_memory {
 	struct mr_ring_header *header;
@@ -32,19 +38,19 @@ struct ring_memory {
 	int fd; /* -1 once the client has it */
 };
 
-/* A SUBMIT under way. Its index + 1 is the CQEs' `sequence`. */
+/* A request under way: its room in the completion queue. */
 struct ring_slot {
-	uint64_t key;
-	uint32_t generation; /* of the slot's reuse */
-	uint32_t promised;   /* CQEs set aside for its tokens */
-	uint32_t live;       /* its place in client->live */
-	uint32_t overrun;    /* 1 = a token had no room: cannot happen while credit is kept */
+	uint32_t promised; /* CQEs set aside for its tokens or scores */
+	uint32_t live;     /* its place in client->live */
+	uint32_t scored;   /* continuations given to the client */
+	uint32_t overrun;  /* 1 = an answer had no room: cannot happen while credit is kept */
 };
 
 struct ring_client {
 	struct mr_ring_server *server;
 	struct ring_memory mem;
 	uint64_t id;
+	uint64_t features; /* granted */
 	int socket;
 	int sq_fd;
 	int cq_fd;
@@ -79,6 +85,7 @@ struct mr_ring_server {
 	int epoll_fd;
 	int vocab_fd;
 	uint64_t vocab_bytes;
+	uint64_t features; /* MR_FEATURE_* that this server has */
 	uint32_t vocab_count;
 	uint32_t client_count;
 	uint32_t place_end; /* clients[] is empty from here on */
@@ -91,7 +98,7 @@ struct mr_ring_server {
 
 /* memory.c */
 int mr_ring_memory_create(const struct mr_ring_server *server, const struct mr_hello *hello,
-			  uint64_t id, struct ring_memory *mem);
+			  const struct ring_client *client, struct ring_memory *mem);
 void mr_ring_memory_destroy(struct ring_memory *mem);
 /* Makes server->vocab_fd. */
 int mr_ring_vocab_create(struct mr_ring_server *server);
@@ -102,8 +109,8 @@ int mr_ring_client_create(struct mr_ring_server *server, const struct mr_hello *
 /* Ends the connection and cancels what is under way. Not from inside the orchestrator's calls. */
 void mr_ring_client_hang_up(struct ring_client *client);
 void mr_ring_client_free(struct ring_client *client);
-/* A slot for @key; a CQE for its end is set aside. The caller checked live_count and the room. */
-uint32_t mr_ring_slot_take(struct ring_client *client, uint64_t key);
+/* A slot; a CQE for the request's end is set aside. The caller checked live_count and the room. */
+uint32_t mr_ring_slot_take(struct ring_client *client);
 void mr_ring_slot_give(struct ring_client *client, uint32_t slot);
 
 /* listen.c */
@@ -115,6 +122,17 @@ int mr_ring_control(struct mr_ring_server *server, uint64_t now_ns);
 /* sqe.c */
 /* Acts on an entry, already a private copy; writes its answer, if that is due at once. */
 void mr_ring_take(struct ring_client *client, const struct mr_sqe *sqe);
+/* Answers with ERROR, and counts why; with the numbers behind it, where there are any. */
+void mr_ring_refuse(struct ring_client *client, const struct mr_sqe *sqe, int status,
+		    uint32_t field);
+void mr_ring_refuse_for(struct ring_client *client, const struct mr_sqe *sqe, int status,
+			uint32_t field, uint64_t wanted, uint64_t there);
+/* MR_FEATURE_* that a server over @sched has; NULL = none. */
+uint64_t mr_ring_features_of(const struct mr_sched *sched);
+
+/* request.c */
+/* SUBMIT, APPEND, FORK, SCORE: a request of the orchestrator's, or a refusal. */
+void mr_ring_request(struct ring_client *client, const struct mr_sqe *sqe);
 
 /* cq.c */
 extern const struct mr_front_ops mr_ring_front_ops; /* their `front` is a struct ring_client */
@@ -128,9 +146,8 @@ void mr_ring_cq_stall(struct ring_client *client);
 int mr_ring_cq_moved(struct ring_client *client);
 /* Writes and publishes; the caller knows that there is room. @cqe->published is filled in here. */
 void mr_ring_cq_write(struct ring_client *client, const struct mr_cqe *cqe);
-/* The DONE (status 0) or ERROR of an SQE that is not, or did not become, a request under way. */
-void mr_ring_cq_answer(struct ring_client *client, const struct mr_sqe *sqe, int status,
-		       uint32_t field);
+/* The DONE of an SQE that makes no request. */
+void mr_ring_cq_done(struct ring_client *client, const struct mr_sqe *sqe);
 /* CQ_WAKE for all that was published since the last time. */
 void mr_ring_cq_wake(struct ring_client *client);
 

@@ -106,8 +106,10 @@ void mr_ring_unlisten(struct mr_ring_server *server)
 static int welcome(const struct mr_ring_server *server, int socket, int status,
 		   const struct ring_client *client)
 {
-	struct mr_welcome reply = {
-		.magic = MR_WELCOME_MAGIC, .version = MR_RING_VERSION, .status = status};
+	struct mr_welcome reply = {.magic = MR_WELCOME_MAGIC,
+				   .version = MR_RING_VERSION,
+				   .status = status,
+				   .supported = server->features};
 	union {
 		struct cmsghdr header;
 		char space[CMSG_SPACE(sizeof(int) * MR_FD_COUNT)];
@@ -117,6 +119,7 @@ static int welcome(const struct mr_ring_server *server, int socket, int status,
 	int *fds;
 
 	if (client) {
+		reply.features = client->features;
 		reply.memory_bytes = client->mem.bytes;
 		reply.vocab_bytes = server->vocab_bytes;
 		reply.client = client->id;
@@ -141,7 +144,8 @@ static void turn_away(const struct mr_ring_server *server, int socket, int statu
 	close(socket);
 }
 
-static int check_hello(const struct mr_hello *hello, ssize_t bytes)
+static int check_hello(const struct mr_ring_server *server, const struct mr_hello *hello,
+		       ssize_t bytes)
 {
 	if (bytes != sizeof(*hello) || hello->magic != MR_HELLO_MAGIC)
 		return MR_E_PROTOCOL;
@@ -149,7 +153,7 @@ static int check_hello(const struct mr_hello *hello, ssize_t bytes)
 		return MR_E_VERSION;
 	if (hello->reserved[0] || hello->reserved[1])
 		return MR_E_INVALID;
-	if (hello->required) /* no feature is built yet */
+	if (hello->required & ~server->features)
 		return MR_E_VERSION;
 	if (hello->sq_entries > MR_SQ_ENTRIES_MAX || hello->cq_entries > MR_CQ_ENTRIES_MAX ||
 	    hello->data_bytes > MR_DATA_BYTES_MAX)
@@ -192,7 +196,7 @@ static void hear(struct mr_ring_server *server, struct ring_pending *pending)
 		return;
 	epoll_ctl(server->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
 	pending->fd = -1;
-	rc = check_hello(&hello, n);
+	rc = check_hello(server, &hello, n);
 	if (rc)
 		turn_away(server, fd, rc);
 	else

@@ -52,7 +52,7 @@ static void start_queues(struct ring_memory *mem, uint32_t first)
 }
 
 int mr_ring_memory_create(const struct mr_ring_server *server, const struct mr_hello *hello,
-			  uint64_t id, struct ring_memory *mem)
+			  const struct ring_client *client, struct ring_memory *mem)
 {
 	const struct mr_ring_server_options *o = &server->options;
 	uint32_t sq = entries(hello->sq_entries, o->sq_entries, MR_SQ_ENTRIES_MIN);
@@ -89,6 +89,7 @@ int mr_ring_memory_create(const struct mr_ring_server *server, const struct mr_h
 		.magic = MR_RING_MAGIC,
 		.version = MR_RING_VERSION,
 		.header_bytes = sizeof(struct mr_ring_header),
+		.features = client->features,
 		.memory_bytes = mem->bytes,
 		.sq_entries = sq,
 		.cq_entries = cq,
@@ -100,7 +101,7 @@ int mr_ring_memory_create(const struct mr_ring_server *server, const struct mr_h
 		.prompt_bytes_max = MR_PROMPT_BYTES_MAX,
 		.context = o->sched ? mr_sched_context(o->sched) : 0,
 		.vocab = server->vocab_count,
-		.client = id,
+		.client = client->id,
 	};
 	start_queues(mem, o->first_index);
 	return 0;

@@ -206,6 +206,7 @@ int mr_ring_server_create(const struct mr_ring_server_options *options, struct m
 	for (uint32_t i = 0; i < RING_PENDING_MAX; i++)
 		server->pending[i].fd = -1;
 	rc = fill_options(server, options);
+	server->features = mr_ring_features_of(options->sched);
 	if (!rc) {
 		server->clients = calloc(server->options.clients_max, sizeof(*server->clients));
 		rc = server->clients ? mr_ring_vocab_create(server) : MR_E_NO_MEMORY;

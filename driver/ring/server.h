@@ -7,7 +7,8 @@
  *   client.c   a connection's state: made, hung up on, freed when its last request has ended
  *   memory.c   the memfds: ring memory of a client, vocabulary of all
  *   server.c   the loop's turn: takes SQEs from every client, gives credit, arms and wakes
- *   sqe.c      checks one SQE, copied out of hostile memory, and makes a request of it
+ *   sqe.c      checks one SQE, copied out of hostile memory; operations that are answered at once
+ *   request.c  operations that become requests: parameters, input, continuations
  *   cq.c       writes CQEs; keeps room so that an answer is never lost
  *
  * Threads: mr_ring_server_create and _destroy are set-up calls; all else is the one thread of the

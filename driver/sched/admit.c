@@ -223,7 +223,7 @@ static int branch(struct mr_sched *s, struct entry *e, struct sequence *from)
 
 	more = score ? take_continuations(s, e) : (int)least(r->max_tokens, INT32_MAX);
 	if (more < 0)
-		return more;
+		return no_input(s, r, from->count, more);
 	status = check_room(s, from->count, (uint32_t)more);
 	if (status < 0)
 		return status;

@@ -348,6 +348,11 @@ void mr_sched_drop_cache(struct mr_sched *s)
 	mr_kv_forget(s, DEC, 0);
 }
 
+int mr_sched_scores(const struct mr_sched *s)
+{
+	return (s->decode->caps.stages & MR_STAGE_SCORE) != 0;
+}
+
 uint32_t mr_sched_context(const struct mr_sched *s)
 {
 	return s->context;

@@ -238,6 +238,8 @@ uint64_t mr_sched_client_blocks(const struct mr_sched *sched, uint64_t client);
 
 /* One turn: takes device events, posts what can be posted. Returns how much was done, 0 = idle. */
 int mr_sched_poll(struct mr_sched *sched);
+/* Whether the decode device can SCORE. */
+int mr_sched_scores(const struct mr_sched *sched);
 /* Entries of mr_request.tokens: what a prompt and its answer may have together. */
 uint32_t mr_sched_context(const struct mr_sched *sched);
 /* From now on submit answers MR_E_BUSY, so that what is under way can end and nothing follows it. */

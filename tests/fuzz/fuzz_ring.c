@@ -3,7 +3,7 @@
  * Fuzzes the ring server with a client's memory. The input is a script of what a hostile client may do
  * between the server's turns: bytes anywhere in its ring memory, SQEs that look published, credit. After each
  * turn the server's books must balance; at the end everything that the client held must be given back,
- * and a well-behaved client must have noticed nothing.
+ * sequences that it kept and names that it gave too, and a well-behaved client must have noticed nothing.
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -14,6 +14,7 @@
 #include "driver/model/model.h"
 #include "driver/nil/nil.h"
 #include "driver/ring/internal.h"
+#include "driver/sched/internal.h"
 
 #define POOL 4u
 
@@ -33,8 +34,10 @@ static void check(int holds, const char *what)
 
 static struct ring_client *make_client(void)
 {
-	static const struct mr_hello hello = {
-		.sq_entries = 8, .cq_entries = 16, .data_bytes = MR_DATA_BYTES_MIN};
+	static const struct mr_hello hello = {.features = UINT64_MAX,
+					      .sq_entries = 8,
+					      .cq_entries = 16,
+					      .data_bytes = MR_DATA_BYTES_MIN};
 	struct ring_client *client = NULL;
 
 	check(mr_ring_client_create(server, &hello, -1, &client) == 0, "a client is made");
@@ -177,10 +180,28 @@ static void still_good(void)
 	good->mem.header->cq_head = at + 1;
 }
 
+/* Nothing is left of a client that is gone. */
+static void all_given_back(void)
+{
+	struct mr_request *held[POOL];
+	const char *why = "";
+
+	check(server->client_count == 1, "the client is freed");
+	check(mr_sched_active(sched) == 0, "its requests have ended");
+	check(sched->live == 0, "its sequences have ended");
+	for (uint32_t i = 0; i < sched->prefix_count; i++)
+		check(sched->prefixes[i].name == 0, "its prefixes are released");
+	if (mr_sched_check(sched, &why))
+		check(0, why);
+	for (unsigned i = 0; i < POOL; i++)
+		check((held[i] = mr_sched_request(sched)) != NULL, "its entries are back");
+	for (unsigned i = 0; i < POOL; i++)
+		mr_sched_abandon(sched, held[i]);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct script script = {.data = data, .size = size};
-	struct mr_request *held[POOL];
 	struct ring_client *client;
 
 	if (!server)
@@ -194,12 +215,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		mr_ring_client_hang_up(client);
 	for (unsigned i = 0; i < 1000 && server->client_count > 1; i++)
 		turns(1);
-	check(server->client_count == 1, "the client is freed");
-	check(mr_sched_active(sched) == 0, "its requests have ended");
-	for (unsigned i = 0; i < POOL; i++)
-		check((held[i] = mr_sched_request(sched)) != NULL, "its entries are back");
-	for (unsigned i = 0; i < POOL; i++)
-		mr_sched_abandon(sched, held[i]);
 	still_good();
+	all_given_back();
 	return 0;
 }

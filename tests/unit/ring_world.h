@@ -1,19 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A whole server for the ring's end-to-end tests: tests/tiny.gguf, the nil device, the orchestrator and the
- * ring server, turned by a thread that sleeps when there is nothing to do, as `millrace serve` does.
+ * A whole server for the ring's end-to-end tests: tests/tiny.gguf, a device, the orchestrator and the ring
+ * server, turned by a thread that sleeps when there is nothing to do, as `millrace serve` does.
  */
 #ifndef TESTS_UNIT_RING_WORLD_H
 #define TESTS_UNIT_RING_WORLD_H
 
 #include <poll.h>
 
+#include "driver/cpu/cpu.h"
+#include "driver/mem/arena.h"
 #include "driver/model/model.h"
 #include "driver/nil/nil.h"
 #include "tests/unit/ring_pair.h"
 
 struct world {
 	struct mr_model *model;
+	struct mr_arena *arena; /* of a CPU device */
 	struct mr_device *device;
 	struct mr_sched *sched;
 	struct mr_ring_server *server;
@@ -49,10 +52,26 @@ static inline void *world_loop(void *arg)
 	return NULL;
 }
 
-/* Everything but the thread; @requests: entries of the orchestrator's pool. Returns 0 or a status. */
-static inline int world_make(struct world *w, uint32_t requests)
+static inline int world_device(struct world *w, int cpu)
 {
+	const struct mr_arena_options memory = {.node = -1, .no_huge = 1};
 	const struct mr_nil_options nil = {0};
+	struct mr_cpu_options options = {.slots = 40, .kv_tokens = 16384, .cpu = -1};
+	int rc;
+
+	if (!cpu)
+		return mr_nil_open(&nil, &w->device);
+	rc = mr_arena_create(&memory, &w->arena);
+	options.arena = w->arena;
+	return rc ? rc : mr_cpu_open(&options, &w->device);
+}
+
+/*
+ * Everything but the thread, on the CPU device or the nil device; @requests: entries of the orchestrator's
+ * pool. Returns 0 or a status.
+ */
+static inline int world_make_on(struct world *w, int cpu, uint32_t requests)
+{
 	struct mr_sched_options sched = {.requests = requests};
 	struct mr_ring_server_options ring = {.socket_path = w->path};
 	char why[256] = "";
@@ -62,7 +81,7 @@ static inline int world_make(struct world *w, uint32_t requests)
 	pair_path(w->path);
 	rc = mr_model_open(MR_TEST_DATA "/tiny.gguf", &w->model, why, sizeof(why));
 	if (!rc)
-		rc = mr_nil_open(&nil, &w->device);
+		rc = world_device(w, cpu);
 	if (!rc)
 		rc = w->device->work->load(w->device, w->model, NULL, NULL);
 	sched.model = ring.model = w->model;
@@ -73,6 +92,11 @@ static inline int world_make(struct world *w, uint32_t requests)
 	if (!rc)
 		rc = mr_ring_server_create(&ring, &w->server);
 	return rc;
+}
+
+static inline int world_make(struct world *w, uint32_t requests)
+{
+	return world_make_on(w, 0, requests);
 }
 
 static inline void world_run(struct world *w)
@@ -95,6 +119,8 @@ static inline void world_end(struct world *w)
 	mr_sched_destroy(w->sched);
 	mr_ring_server_destroy(w->server);
 	w->device->admin->close(w->device);
+	if (w->arena)
+		mr_arena_destroy(w->arena);
 	mr_model_close(w->model);
 }
 

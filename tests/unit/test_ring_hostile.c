@@ -19,16 +19,19 @@
 
 #include "tests/unit/ring_world.h"
 
-#define DATA_BYTES  131072u
-#define FIELD(name) ((uint32_t)offsetof(struct mr_sqe, name))
-#define PARAM(name) (MR_FIELD_PARAMS + (uint32_t)offsetof(struct mr_params, name))
+#define DATA_BYTES   131072u
+#define FIELD(name)  ((uint32_t)offsetof(struct mr_sqe, name))
+#define PARAM(name)  (MR_FIELD_PARAMS + (uint32_t)offsetof(struct mr_params, name))
+#define SCORED(name) (MR_FIELD_CONTINUATIONS + (uint32_t)offsetof(struct mr_continuations, name))
+#define KEPT         50u /* the key of a paused sequence */
+#define NONE         51u /* the key of nothing */
 
 static struct world w;
 static struct mr_ring *ring;
 
 static int set_up(void **state)
 {
-	struct mr_ring_options options = {.data_bytes = DATA_BYTES};
+	struct mr_ring_options options = {.data_bytes = DATA_BYTES, .features = UINT64_MAX};
 
 	if (world_make(&w, 4))
 		return -1;
@@ -85,6 +88,9 @@ static void expect(const struct mr_sqe *sqe, int status, uint32_t field)
 			 cqe.type, mr_status_name(cqe.status), cqe.token);
 	assert_int_equal(cqe.key, sqe->key);
 	assert_int_equal((uint8_t)sqe->op, cqe.op);
+	/* Where something does not fit, by how much; and nothing left over from other refusals. */
+	assert_int_equal(cqe.index, status == MR_E_CONTEXT_FULL ? ring->header->context : 0);
+	assert_true(status == MR_E_CONTEXT_FULL ? cqe.position > cqe.index : cqe.position == 0);
 	/* The same client is served as before. */
 	assert_int_equal(mr_ring_nop(ring, 99), 0);
 	assert_int_equal(next().type, MR_CQE_DONE);
@@ -99,51 +105,224 @@ static void expect_good(const struct mr_sqe *sqe)
 }
 
 /* @change makes one thing wrong with a good SQE, called sqe. */
-#define REFUSED(change, status, field)       \
+#define WRONG(made, change, status, field)   \
 	do {                                 \
-		sqe = good();                \
+		sqe = made;                  \
 		change;                      \
 		expect(&sqe, status, field); \
 	} while (0)
+#define REFUSED(change, status, field) WRONG(good(), change, status, field)
+
+/* A paused sequence, for what needs one. */
+static void keep_one(void)
+{
+	struct mr_sqe sqe = good();
+
+	sqe.flags |= MR_SUBMIT_KEEP;
+	sqe.key = KEPT;
+	expect_good(&sqe);
+}
+
+static struct mr_continuations *continuations(void)
+{
+	return (struct mr_continuations *)(ring->data + 8192);
+}
+
+/* The same of any operation; SCORE's block and its two texts of three bytes are at 8192. */
+static struct mr_sqe good_of(uint16_t op)
+{
+	struct mr_sqe sqe = good();
+
+	sqe.op = op;
+	sqe.target = op == MR_OP_NOP || op == MR_OP_SUBMIT ? 0 : KEPT;
+	if (op == MR_OP_SUBMIT || op == MR_OP_APPEND)
+		return sqe;
+	sqe.flags = 0;
+	sqe.data_bytes = 0;
+	if (op == MR_OP_SCORE) {
+		*continuations() = (struct mr_continuations){.version = MR_CONTINUATIONS_VERSION,
+							     .bytes = 272,
+							     .count = 2,
+							     .ends = {3, 6}};
+		memcpy(ring->data + 8192 + 272, "yesnay", 6);
+		block()->max_tokens = 0;
+		sqe.data_offset = 8192;
+		sqe.data_bytes = 272 + 6;
+	} else if (op != MR_OP_FORK) {
+		sqe.params_offset = sqe.params_bytes = 0;
+	}
+	return sqe;
+}
+
+/* What an operation uses, as ring.h's lists say. */
+static const struct {
+	uint16_t flags;
+	uint8_t data, params, target;
+} USES[MR_OP_COUNT] = {
+	[MR_OP_SUBMIT] = {15, 1, 1, 1},
+	[MR_OP_APPEND] = {15, 1, 1, 1},
+	[MR_OP_FORK] = {MR_SUBMIT_IGNORE_EOS | MR_SUBMIT_KEEP, 0, 1, 1},
+	[MR_OP_SCORE] = {MR_SUBMIT_TOKENS, 1, 1, 1},
+	[MR_OP_PREFIX] = {.target = 1},
+	[MR_OP_CANCEL] = {.target = 1},
+	[MR_OP_RELEASE] = {.target = 1},
+	[MR_OP_QUERY] = {.target = 1},
+};
 
 static void test_operations(void **state)
 {
-	static const uint16_t unbuilt[] = {MR_OP_APPEND, MR_OP_FORK,  MR_OP_SCORE, MR_OP_PREFIX,
-					   MR_OP_QUERY,  MR_OP_COUNT, 0xffff};
 	struct mr_sqe sqe = good();
 
 	expect_good(&sqe);
-	for (unsigned i = 0; i < sizeof(unbuilt) / sizeof(unbuilt[0]); i++)
-		REFUSED(sqe.op = unbuilt[i], MR_E_NOT_SUPPORTED, FIELD(op));
-	for (unsigned bit = 4; bit < 16; bit++)
-		REFUSED(sqe.flags = (uint16_t)(1u << bit), MR_E_VERSION, FIELD(flags));
-	REFUSED(sqe.flags = MR_SUBMIT_KEEP, MR_E_NOT_SUPPORTED, FIELD(flags));
-	REFUSED(sqe.flags = MR_SUBMIT_CHAT | MR_SUBMIT_TOKENS, MR_E_INVALID, FIELD(flags));
-	REFUSED(sqe.reserved[0] = 1, MR_E_INVALID, FIELD(reserved[0]));
-	REFUSED(sqe.reserved[1] = 1ull << 63, MR_E_INVALID, FIELD(reserved[1]));
-	REFUSED(sqe.target = 1, MR_E_INVALID, FIELD(target));
-	/* Fields that the others do not use. */
-	for (uint16_t op = MR_OP_NOP; op <= MR_OP_RELEASE; op++) {
-		struct mr_sqe other = {.op = op, .key = 4};
-
-		if (op != MR_OP_NOP && op != MR_OP_CANCEL && op != MR_OP_RELEASE)
-			continue;
-		sqe = other, sqe.flags = 1;
-		expect(&sqe, MR_E_VERSION, FIELD(flags));
-		sqe = other, sqe.data_offset = 8;
-		expect(&sqe, MR_E_INVALID, FIELD(data_offset));
-		sqe = other, sqe.data_bytes = 8;
-		expect(&sqe, MR_E_INVALID, FIELD(data_bytes));
-		sqe = other, sqe.params_bytes = 128;
-		expect(&sqe, MR_E_INVALID, FIELD(params_bytes));
-		sqe = other, sqe.params_offset = 128;
-		expect(&sqe, MR_E_INVALID, FIELD(params_offset));
-		sqe = other, sqe.target = 7;
-		if (op == MR_OP_NOP)
-			expect(&sqe, MR_E_INVALID, FIELD(target));
-		else
-			expect(&sqe, MR_E_NOT_FOUND, FIELD(target));
+	REFUSED(sqe.op = MR_OP_COUNT, MR_E_NOT_SUPPORTED, FIELD(op));
+	REFUSED(sqe.op = 0xffff, MR_E_NOT_SUPPORTED, FIELD(op));
+	keep_one();
+	for (uint16_t op = MR_OP_NOP; op < MR_OP_COUNT; op++) {
+		for (unsigned bit = 0; bit < 16; bit++)
+			if (!(USES[op].flags & 1u << bit))
+				WRONG(good_of(op), sqe.flags = (uint16_t)(1u << bit), MR_E_VERSION,
+				      FIELD(flags));
+		WRONG(good_of(op), sqe.reserved[0] = 1, MR_E_INVALID, FIELD(reserved[0]));
+		WRONG(good_of(op), sqe.reserved[1] = 1ull << 63, MR_E_INVALID, FIELD(reserved[1]));
+		if (!USES[op].data) {
+			WRONG(good_of(op), sqe.data_offset = 8, MR_E_INVALID, FIELD(data_offset));
+			WRONG(good_of(op), sqe.data_bytes = 8, MR_E_INVALID, FIELD(data_bytes));
+		}
+		if (!USES[op].params) {
+			WRONG(good_of(op), sqe.params_bytes = 128, MR_E_INVALID,
+			      FIELD(params_bytes));
+			WRONG(good_of(op), sqe.params_offset = 128, MR_E_INVALID,
+			      FIELD(params_offset));
+		}
+		WRONG(good_of(op), sqe.target = NONE,
+		      USES[op].target ? MR_E_NOT_FOUND : MR_E_INVALID, FIELD(target));
 	}
+	/* Nothing of all that has touched it. CANCEL finds no request of its name. */
+	sqe = good_of(MR_OP_CANCEL);
+	expect(&sqe, MR_E_NOT_FOUND, FIELD(target));
+	WRONG(good_of(MR_OP_PREFIX), sqe.key = 0, MR_E_INVALID, FIELD(key));
+	for (uint16_t op = MR_OP_SUBMIT; op <= MR_OP_SCORE; op++)
+		WRONG(good_of(op), sqe.key = KEPT, MR_E_EXISTS, FIELD(key));
+	sqe = good_of(MR_OP_APPEND);
+	expect_good(&sqe);
+	WRONG(good_of(MR_OP_APPEND), , MR_E_NOT_FOUND, FIELD(target)); /* it said no KEEP */
+}
+
+/* Input and parameters of the other operations; what they share with SUBMIT is tested there. */
+static void test_others(void **state)
+{
+	struct mr_sqe sqe;
+
+	keep_one();
+	/* 3,600 bytes of text: more tokens than the context has. */
+	WRONG(good_of(MR_OP_SCORE),
+	      (memset(ring->data + 8192 + 272, '7', 3600), continuations()->ends[1] = 3600,
+	       sqe.data_bytes = 272 + 3600),
+	      MR_E_CONTEXT_FULL, 0);
+	WRONG(good_of(MR_OP_APPEND), sqe.flags = MR_SUBMIT_CHAT | MR_SUBMIT_TOKENS, MR_E_INVALID,
+	      FIELD(flags));
+	WRONG(good_of(MR_OP_APPEND), sqe.data_bytes = 0, MR_E_INVALID, FIELD(data_bytes));
+	WRONG(good_of(MR_OP_APPEND), sqe.data_offset = DATA_BYTES - 9, MR_E_RANGE,
+	      FIELD(data_offset));
+	WRONG(good_of(MR_OP_APPEND), block()->max_tokens = 0, MR_E_RANGE, PARAM(max_tokens));
+	WRONG(good_of(MR_OP_APPEND), block()->max_tokens = UINT32_MAX, MR_E_CONTEXT_FULL, 0);
+	WRONG(good_of(MR_OP_APPEND), block()->sampling.min_p = 2, MR_E_RANGE, PARAM(sampling));
+	WRONG(good_of(MR_OP_FORK), block()->max_tokens = 0, MR_E_RANGE, PARAM(max_tokens));
+	WRONG(good_of(MR_OP_FORK), block()->max_tokens = UINT32_MAX, MR_E_CONTEXT_FULL, 0);
+	WRONG(good_of(MR_OP_FORK), block()->sampling.min_p = 2, MR_E_RANGE, PARAM(sampling));
+	WRONG(good_of(MR_OP_FORK), block()->deadline_ns = 1, MR_E_NOT_SUPPORTED,
+	      PARAM(deadline_ns));
+	WRONG(good_of(MR_OP_FORK), sqe.params_bytes = 64, MR_E_TRUNCATED, FIELD(params_bytes));
+	WRONG(good_of(MR_OP_SCORE), block()->max_tokens = 1, MR_E_INVALID, PARAM(max_tokens));
+	WRONG(good_of(MR_OP_SCORE), block()->sampling.seed = 1, MR_E_INVALID, PARAM(sampling));
+	WRONG(good_of(MR_OP_SCORE), block()->sampling.stop[5] = 1, MR_E_INVALID, PARAM(sampling));
+	WRONG(good_of(MR_OP_SCORE), block()->deadline_ns = 1, MR_E_NOT_SUPPORTED,
+	      PARAM(deadline_ns));
+}
+
+/* Two SCOREs, each time the same. */
+static void expect_scores(const struct mr_sqe *sqe, struct mr_cqe want[2])
+{
+	assert_int_equal(mr_ring_push(ring, sqe), 0);
+	for (int i = 0; i < 2; i++) {
+		struct mr_cqe cqe = next();
+
+		assert_int_equal(cqe.type, MR_CQE_SCORE);
+		if (!want[i].type)
+			want[i] = cqe;
+		assert_int_equal(cqe.token, want[i].token);
+		assert_true(cqe.logprob == want[i].logprob);
+	}
+	assert_int_equal(next().type, MR_CQE_DONE);
+}
+
+static void test_continuations(void **state)
+{
+	struct mr_cqe want[2] = {0};
+	struct mr_sqe sqe;
+
+	keep_one();
+	sqe = good_of(MR_OP_SCORE);
+	expect_scores(&sqe, want);
+	sqe.params_offset = sqe.params_bytes = 0;
+	expect_scores(&sqe, want);
+	/* A block that has grown is taken when what it grew by is 0. */
+	sqe = good_of(MR_OP_SCORE);
+	continuations()->bytes = 280;
+	memcpy(ring->data + 8192 + 272, "\0\0\0\0\0\0\0\0yesnay", 14);
+	sqe.data_bytes = 280 + 6;
+	expect_scores(&sqe, want);
+#define BAD(change, status, field) WRONG(good_of(MR_OP_SCORE), change, status, field)
+	BAD(sqe.data_bytes = 0, MR_E_INVALID, FIELD(data_bytes));
+	BAD(sqe.data_bytes = 271, MR_E_TRUNCATED, FIELD(data_bytes));
+	BAD(sqe.data_bytes = MR_PROMPT_BYTES_MAX + 1, MR_E_TOO_LARGE, FIELD(data_bytes));
+	BAD(sqe.data_offset = 8196, MR_E_RANGE, FIELD(data_offset));
+	BAD(sqe.data_offset = DATA_BYTES - 272, MR_E_RANGE, FIELD(data_offset));
+	BAD(sqe.data_offset = UINT64_MAX - 7, MR_E_RANGE, FIELD(data_offset));
+	BAD(continuations()->version = 2, MR_E_VERSION, SCORED(version));
+	BAD(continuations()->bytes = 264, MR_E_TRUNCATED, SCORED(bytes));
+	BAD(continuations()->bytes = 0, MR_E_TRUNCATED, SCORED(bytes));
+	BAD(continuations()->bytes = 276, MR_E_RANGE, SCORED(bytes));
+	BAD(continuations()->bytes = 280, MR_E_RANGE, SCORED(bytes)); /* more than the data */
+	BAD(continuations()->bytes = UINT32_MAX - 7, MR_E_RANGE, SCORED(bytes));
+	/* A longer block of a newer client: the texts are what it grew by, and not 0. */
+	BAD((continuations()->bytes = 280, sqe.data_bytes = 300), MR_E_VERSION,
+	    MR_FIELD_CONTINUATIONS + 272);
+	BAD(continuations()->count = 0, MR_E_RANGE, SCORED(count));
+	BAD(continuations()->count = MR_CONTINUATIONS_MAX + 1, MR_E_RANGE, SCORED(count));
+	BAD(continuations()->count = UINT32_MAX, MR_E_RANGE, SCORED(count));
+	BAD(continuations()->reserved = 1, MR_E_INVALID, SCORED(reserved));
+	BAD(continuations()->ends[0] = 0, MR_E_RANGE, SCORED(ends));
+	BAD(continuations()->ends[0] = 6, MR_E_RANGE, SCORED(ends) + 4);
+	BAD(continuations()->ends[0] = UINT32_MAX, MR_E_RANGE, SCORED(ends));
+	BAD(continuations()->ends[1] = 5, MR_E_RANGE, SCORED(ends) + 4);
+	BAD(continuations()->ends[1] = 7, MR_E_RANGE, SCORED(ends) + 4);
+	BAD(continuations()->count = 3, MR_E_RANGE, SCORED(ends) + 8);
+	BAD(continuations()->ends[2] = 9, MR_E_INVALID, SCORED(ends) + 8);
+	BAD(continuations()->ends[63] = 9, MR_E_INVALID, SCORED(ends) + 4 * 63);
+	/* Token ids: ends count ids, and each is looked at. */
+	BAD(sqe.flags = MR_SUBMIT_TOKENS, MR_E_RANGE, FIELD(data_bytes));
+	BAD((sqe.flags = MR_SUBMIT_TOKENS, sqe.data_bytes = 272 + 24), MR_E_RANGE,
+	    FIELD(data_offset)); /* "yesn" is no id */
+	BAD((sqe.flags = MR_SUBMIT_TOKENS, sqe.data_bytes = 272 + 20), MR_E_RANGE,
+	    SCORED(ends) + 4);
+#undef BAD
+}
+
+/* A server that is to stop: the target of APPEND is not to blame. */
+static void test_draining(void **state)
+{
+	struct mr_sqe sqe;
+
+	keep_one();
+	assert_int_equal(world_hold(&w), 0);
+	mr_sched_drain(w.sched);
+	world_let_go(&w);
+	for (uint16_t op = MR_OP_SUBMIT; op <= MR_OP_SCORE; op++)
+		WRONG(good_of(op), , MR_E_BUSY, 0);
+	sqe = good_of(MR_OP_QUERY);
+	assert_int_equal(mr_ring_push(ring, &sqe), 0);
+	assert_int_equal(next().token, MR_STATE_PAUSED);
 }
 
 static void test_prompts(void **state)
@@ -195,7 +374,6 @@ static void test_params(void **state)
 	REFUSED(block()->max_tokens = 0, MR_E_RANGE, PARAM(max_tokens));
 	REFUSED(block()->max_tokens = UINT32_MAX, MR_E_CONTEXT_FULL, 0);
 	REFUSED(block()->deadline_ns = 1, MR_E_NOT_SUPPORTED, PARAM(deadline_ns));
-	REFUSED(block()->itl_ns = 1, MR_E_NOT_SUPPORTED, PARAM(itl_ns));
 	REFUSED(block()->priority = 1, MR_E_NOT_SUPPORTED, PARAM(priority));
 	REFUSED(block()->reserved0 = 1, MR_E_INVALID, PARAM(reserved0));
 	for (unsigned i = 0; i < 4; i++)
@@ -314,7 +492,7 @@ static void test_handshake(void **state)
 	TURNED_AWAY(hello.magic++, MR_E_PROTOCOL);
 	TURNED_AWAY(hello.version = 2, MR_E_VERSION);
 	TURNED_AWAY(hello.bytes = 65, MR_E_VERSION);
-	TURNED_AWAY(hello.required = MR_FEATURE_FORK, MR_E_VERSION);
+	TURNED_AWAY(hello.required = MR_FEATURE_DEADLINE, MR_E_VERSION);
 	TURNED_AWAY(hello.required = 1ull << 63, MR_E_VERSION);
 	TURNED_AWAY(hello.reserved[0] = 1, MR_E_INVALID);
 	TURNED_AWAY(hello.reserved[1] = 1, MR_E_INVALID);
@@ -400,6 +578,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_operations, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_others, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_continuations, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_draining, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_prompts, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_params, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_limits, set_up, tear_down),

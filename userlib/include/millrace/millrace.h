@@ -16,8 +16,8 @@
  * Errors: a call returns 0 or a count, or a negative enum mr_status; what each call can return is
  * said with it. Nothing here prints, exits, takes signals or waits without a bound.
  *
- * Threads: one thread at a time submits (push, submit, nop, cancel, release, data), one thread at a
- * time takes completions (peek, consume, poll, wait, arm, check); they may be two. Different rings
+ * Threads: one thread at a time submits (push, submit, append, fork, score, prefix, query, nop,
+ * cancel, release, data), one thread at a time takes completions (peek, consume, poll, wait, arm, check); they may be two. Different rings
  * are independent. mr_ring_disconnect needs both to be over.
  *
  * Processes: descriptors are close-on-exec. A ring belongs to the process that connected; a child
@@ -122,7 +122,56 @@ int mr_ring_submit_text(struct mr_ring *ring, uint64_t key, const char *text, si
 int mr_ring_submit_tokens(struct mr_ring *ring, uint64_t key, const uint32_t *tokens, size_t count,
 			  uint32_t flags, const struct mr_params *params);
 
-/* Each is answered by one DONE or ERROR with @key. Returns 0 or MR_E_FULL. */
+/* The same, with the tokens of the prefix named @prefix before the prompt (MR_FEATURE_PREFIX). */
+int mr_ring_submit_text_after(struct mr_ring *ring, uint64_t key, uint64_t prefix, const char *text,
+			      size_t bytes, uint32_t flags, const struct mr_params *params);
+int mr_ring_submit_tokens_after(struct mr_ring *ring, uint64_t key, uint64_t prefix,
+				const uint32_t *tokens, size_t count, uint32_t flags,
+				const struct mr_params *params);
+
+/*
+ * More input to the paused sequence @target, then another answer, under @key (MR_FEATURE_APPEND).
+ * The sequence keeps its name, and ends with the answer unless @flags say MR_SUBMIT_KEEP again. All
+ * else as for submitting.
+ */
+int mr_ring_append_text(struct mr_ring *ring, uint64_t key, uint64_t target, const char *text,
+			size_t bytes, uint32_t flags, const struct mr_params *params);
+int mr_ring_append_tokens(struct mr_ring *ring, uint64_t key, uint64_t target,
+			  const uint32_t *tokens, size_t count, uint32_t flags,
+			  const struct mr_params *params);
+
+/*
+ * A second sequence, named @key, that goes on from what @target is now with an answer of its own
+ * (MR_FEATURE_FORK). @flags: MR_SUBMIT_IGNORE_EOS, MR_SUBMIT_KEEP. @params as for submitting: with
+ * other sampling than @target's it takes another way. Returns 0, MR_E_FULL or MR_E_INVALID (@flags).
+ */
+int mr_ring_fork(struct mr_ring *ring, uint64_t key, uint64_t target, uint32_t flags,
+		 const struct mr_params *params);
+
+/*
+ * Asks how likely each of @count continuations is after what @target is now, which stays as it is
+ * (MR_FEATURE_SCORE): one MR_CQE_SCORE each, in order, then DONE. Texts of @bytes bytes (NULL: they
+ * end in NUL), or token ids. @params: NULL, or a block whose max_tokens and sampling are 0. Returns
+ * 0, MR_E_FULL, MR_E_TOO_LARGE, or MR_E_INVALID: no continuation, more than MR_CONTINUATIONS_MAX, or
+ * an empty one.
+ */
+int mr_ring_score_text(struct mr_ring *ring, uint64_t key, uint64_t target,
+		       const char *const *texts, const size_t *bytes, uint32_t count,
+		       const struct mr_params *params);
+int mr_ring_score_tokens(struct mr_ring *ring, uint64_t key, uint64_t target,
+			 const uint32_t *const *tokens, const size_t *counts, uint32_t count,
+			 const struct mr_params *params);
+
+/*
+ * Each is answered by one DONE or ERROR with @key, or @name. Returns 0 or MR_E_FULL.
+ *   prefix   names what sequence @target is now @name, for every client (MR_FEATURE_PREFIX)
+ *   query    state and counters of sequence @target, or of the server where it is 0; struct mr_cqe
+ *            says which field is which (MR_FEATURE_QUERY)
+ *   cancel   ends request @target and the sequence that it works on
+ *   release  ends sequence @target, or the request, or the prefix that this client named so
+ */
+int mr_ring_prefix(struct mr_ring *ring, uint64_t name, uint64_t target);
+int mr_ring_query(struct mr_ring *ring, uint64_t key, uint64_t target);
 int mr_ring_cancel(struct mr_ring *ring, uint64_t key, uint64_t target);
 int mr_ring_release(struct mr_ring *ring, uint64_t key, uint64_t target);
 int mr_ring_nop(struct mr_ring *ring, uint64_t key);

@@ -25,15 +25,21 @@
  *                 give their room back. sq_head says how far SQEs, and the bytes of the data area
  *                 that they name, may be reused: the server has copied what it needs before it
  *                 moves sq_head. cq_head says how many CQEs the client has room for.
- *   key           The client's 64-bit name for a request, any value, unique among its SUBMITs under
- *                 way. A sequence and a prefix go by the key of the request that made them.
+ *   key           The client's 64-bit name for a request, any value, unique among its requests under
+ *                 way and its sequences. A sequence goes by the key of the SUBMIT or FORK that made
+ *                 it, a prefix by the key of its PREFIX: a name that all clients share.
  *   request       What one SQE asks. Each SQE that the server takes is answered by exactly one DONE
- *                 or ERROR with its key; a SUBMIT also by TOKENs before that. Room for the one DONE
- *                 or ERROR is set aside when the SQE is taken, so a full completion queue delays
- *                 SQEs and tokens, of this client alone, and loses nothing.
- *   data area     Bytes for prompts and parameter blocks, filled by the client as it likes. Offsets
- *                 count from the area's start. The server reads each byte once, into private
- *                 memory, before it looks at it.
+ *                 or ERROR with its key; SUBMIT, APPEND and FORK also by TOKENs before that, SCORE
+ *                 by SCOREs. Room for the one DONE or ERROR is set aside when the SQE is taken, and
+ *                 no TOKEN or SCORE is made without room, so a full completion queue delays SQEs
+ *                 and answers, of this client alone, and loses nothing.
+ *   sequence      The KV state of a prompt and its answers. It ends with the answer, unless the
+ *                 request said MR_SUBMIT_KEEP: then it is paused, and APPEND goes on with it.
+ *   prefix        The tokens that a sequence had when PREFIX named it. They go before a SUBMIT's
+ *                 prompt, and share their KV, whoever's SUBMIT it is.
+ *   data area     Bytes for prompts, continuations and parameter blocks, filled by the client as it
+ *                 likes. Offsets count from the area's start. The server reads each byte once, into
+ *                 private memory, before it looks at it.
  *   wake-up word  sq_need_wakeup and cq_need_wakeup, by which a side that wants to sleep asks to be
  *                 woken through its eventfd. The sleeper stores its bits, full fence, looks at the
  *                 ring again, and sleeps only when there is still nothing. The waker publishes,
@@ -77,22 +83,33 @@
  * server does not know is 0.
  *
  * REFUSALS of an SQE come as ERROR with the status below and with `token` naming the field:
- * its offset in struct mr_sqe, or MR_FIELD_PARAMS plus its offset in struct mr_params.
+ * its offset in struct mr_sqe, MR_FIELD_PARAMS plus its offset in struct mr_params, or
+ * MR_FIELD_CONTINUATIONS plus its offset in struct mr_continuations; 0 = no single field.
  *   MR_E_NOT_SUPPORTED  unknown operation; operation, flag or parameter that this server has not
- *                       built
- *   MR_E_VERSION        flag bits, or a parameter version, or bytes after the known parameters,
- *                       unknown
+ *                       built, or whose feature bit was not granted
+ *   MR_E_VERSION        flag bits that are not the operation's, a block's version, or bytes after
+ *                       the known ones of a block, unknown
  *   MR_E_INVALID        a reserved field, or one that the operation does not use, is not 0; no
- *                       prompt
+ *                       prompt; a prefix named 0
  *   MR_E_RANGE          offset and length leave the data area, or are not aligned; a token id
  *                       outside the vocabulary; a sampling value outside its range; max_tokens is 0
- *   MR_E_TOO_LARGE      the prompt is longer than prompt_bytes_max
- *   MR_E_TRUNCATED      the parameter block is shorter than its version's
- *   MR_E_EXISTS         the key names a request of this client that is under way
- *   MR_E_QUOTA          requests_max requests of this client are under way
- *   MR_E_FULL           the server has no request entry free; try again
- *   MR_E_NOT_FOUND      the target of CANCEL or RELEASE is not under way
- * and what the orchestrator says: MR_E_CONTEXT_FULL, MR_E_MODEL, and so on.
+ *                       without KEEP; continuations that are none, too many, empty or not all of
+ *                       the data
+ *   MR_E_TOO_LARGE      the data are longer than prompt_bytes_max, or a continuation is longer than
+ *                       the device can score
+ *   MR_E_TRUNCATED      a block is shorter than its version's
+ *   MR_E_EXISTS         the key names a request under way or a sequence of this client; PREFIX: a
+ *                       prefix has this name
+ *   MR_E_QUOTA          requests_max requests of this client are under way, or its sequences would
+ *                       hold more KV than one client's may
+ *   MR_E_FULL           the server has no request entry, sequence or prefix free; try again
+ *   MR_E_NOT_FOUND      the target is not a request under way (CANCEL), a sequence of this client
+ *                       (APPEND, FORK, SCORE, PREFIX, QUERY), either or a prefix that it named
+ *                       (RELEASE), or a prefix (SUBMIT)
+ *   MR_E_BUSY           the target of APPEND is not paused; or the server takes no more requests
+ * and what the orchestrator says: MR_E_CONTEXT_FULL, MR_E_MODEL, and so on. With MR_E_CONTEXT_FULL
+ * `position` is how many tokens input and answer would take, and `index` how many there can be; with
+ * MR_E_QUOTA for KV they are KV blocks. Where that is not known they are 0.
  */
 #ifndef MILLRACE_RING_H
 #define MILLRACE_RING_H
@@ -127,15 +144,19 @@
 #define MR_DATA_BYTES_MIN 4096ull
 #define MR_DATA_BYTES_MAX (16ull << 20)
 
-/* Feature bits: what a server may have beyond NOP, SUBMIT, CANCEL and RELEASE. */
+/*
+ * Feature bits: what a server may have beyond NOP, SUBMIT, CANCEL and RELEASE. The welcome's
+ * `supported` says what this one has, with the devices that it runs on.
+ */
 #define MR_FEATURE_APPEND    (1ull << 0)
 #define MR_FEATURE_FORK      (1ull << 1)
 #define MR_FEATURE_SCORE     (1ull << 2)
-#define MR_FEATURE_PREFIX    (1ull << 3)
+#define MR_FEATURE_PREFIX    (1ull << 3) /* and the target of SUBMIT */
 #define MR_FEATURE_QUERY     (1ull << 4)
-#define MR_FEATURE_DEADLINE  (1ull << 5) /* mr_params.deadline_ns and itl_ns */
+#define MR_FEATURE_DEADLINE  (1ull << 5) /* mr_params.deadline_ns */
 #define MR_FEATURE_TOOL_CALL (1ull << 6)
 #define MR_FEATURE_KEEP      (1ull << 7) /* MR_SUBMIT_KEEP */
+#define MR_FEATURE_ITL       (1ull << 8) /* mr_params.itl_ns */
 
 /*
  * Operations. "data" is data_offset and data_bytes, "params" params_offset and params_bytes; what
@@ -143,37 +164,38 @@
  */
 enum mr_op {
 	MR_OP_NOP = 0,     /* an entry comes back: DONE */
-	MR_OP_SUBMIT = 1,  /* data = prompt, params: makes a sequence, TOKENs until a stop, DONE */
-	MR_OP_APPEND = 2,  /* data, params, target = kept sequence: more input, then TOKENs */
-	MR_OP_FORK = 3,    /* params, target = sequence: a second one over the same KV blocks */
+	MR_OP_SUBMIT = 1,  /* data = prompt, params, target = prefix or 0: makes a sequence */
+	MR_OP_APPEND = 2,  /* data, params, target = paused sequence: more input, another answer */
+	MR_OP_FORK = 3,    /* params, target = sequence: a second one from what it is now on */
 	MR_OP_SCORE = 4,   /* data, params, target = sequence: ln p of given continuations */
-	MR_OP_PREFIX = 5,  /* target = sequence: keeps it for sharing, under this key */
-	MR_OP_CANCEL = 6,  /* target = request: ends it with MR_E_CANCELLED, frees its KV */
-	MR_OP_RELEASE = 7, /* target = request, sequence or prefix: ends it, frees its KV */
-	MR_OP_QUERY = 8,   /* target = sequence or 0: state and counters */
+	MR_OP_PREFIX = 5,  /* target = sequence: keeps its tokens for sharing, under this key */
+	MR_OP_CANCEL = 6,  /* target = request: ends it and its sequence with MR_E_CANCELLED */
+	MR_OP_RELEASE = 7, /* target = sequence, request or prefix: ends it, frees its KV */
+	MR_OP_QUERY = 8,   /* target = sequence, or 0 = the server: state and counters */
 	MR_OP_COUNT
 };
 
-/* Flags of SUBMIT. */
+/* Flags of SUBMIT and APPEND. FORK takes IGNORE_EOS and KEEP, SCORE takes TOKENS, others none. */
 #define MR_SUBMIT_CHAT       1u /* the text is a user's message: render the model's chat template */
 #define MR_SUBMIT_TOKENS     2u /* data holds uint32_t token ids, not text; excludes CHAT */
 #define MR_SUBMIT_IGNORE_EOS 4u /* only max_tokens, stop tokens and the context end the answer */
-#define MR_SUBMIT_KEEP       8u /* keep the sequence after DONE, until RELEASE (MR_FEATURE_KEEP) */
+#define MR_SUBMIT_KEEP       8u /* pause the sequence at DONE, until RELEASE (MR_FEATURE_KEEP) */
 #define MR_SUBMIT_KNOWN      15u
 
 /* A submission queue entry. The client writes all of it; the server reads it once. */
 struct mr_sqe {
-	uint32_t published;    /* n + 1, stored last, release */
-	uint16_t op;           /* enum mr_op */
-	uint16_t flags;        /* of the operation; unknown bits are refused */
-	uint64_t key;          /* comes back in every CQE of this request */
-	uint64_t data_offset;  /* bytes from the data area's start; a multiple of 4 for token ids */
-	uint32_t data_bytes;   /* 1..prompt_bytes_max; for token ids a multiple of 4 */
-	uint32_t params_bytes; /* 0 = the defaults; else at least sizeof(struct mr_params) */
+	uint32_t published;     /* n + 1, stored last, release */
+	uint16_t op;            /* enum mr_op */
+	uint16_t flags;         /* of the operation; unknown bits are refused */
+	uint64_t key;           /* comes back in every CQE of this request */
+	uint64_t data_offset;   /* bytes from the data area's start; see below */
+	uint32_t data_bytes;    /* 1..prompt_bytes_max; for token ids a multiple of 4 */
+	uint32_t params_bytes;  /* 0 = the defaults; else at least sizeof(struct mr_params) */
 	uint64_t params_offset; /* bytes from the data area's start, a multiple of 8 */
 	uint64_t target;        /* the key of what the operation acts on */
 	uint64_t reserved[2];   /* 0 */
 };
+/* data_offset is a multiple of 8 for SCORE, else of 4 for token ids, else any. */
 MR_RING_ASSERT(sizeof(struct mr_sqe) == 64, "an SQE is one cache line");
 MR_RING_AT(mr_sqe, op, 4);
 MR_RING_AT(mr_sqe, key, 8);
@@ -186,12 +208,15 @@ MR_RING_AT(mr_sqe, reserved, 48);
 #define MR_PARAMS_BYTES_MAX 4096u
 #define MR_MAX_TOKENS       256u /* what params_bytes = 0 asks for, with greedy sampling */
 
-/* The parameter block of SUBMIT, in the data area. All-zero but version and max_tokens: greedy. */
+/*
+ * The parameter block of SUBMIT, APPEND, FORK and SCORE, in the data area. All-zero but version and
+ * max_tokens: greedy. For SCORE max_tokens and sampling must be 0: it makes no tokens.
+ */
 struct mr_params {
-	uint32_t version;     /* MR_PARAMS_VERSION */
-	uint32_t max_tokens;  /* of the answer, 1 or more */
+	uint32_t version;    /* MR_PARAMS_VERSION */
+	uint32_t max_tokens; /* of the answer, 1 or more; with KEEP also 0: input alone, no TOKEN */
 	uint64_t deadline_ns; /* first token, CLOCK_MONOTONIC; 0 = none; MR_FEATURE_DEADLINE */
-	uint64_t itl_ns;      /* bound between tokens; 0 = none; MR_FEATURE_DEADLINE */
+	uint64_t itl_ns;      /* bound between tokens; 0 = none: background; MR_FEATURE_ITL */
 	uint32_t priority;    /* 0 */
 	uint32_t reserved0;   /* 0 */
 	struct mr_sampling sampling; /* ranges in millrace/sampling.h */
@@ -203,27 +228,67 @@ MR_RING_AT(mr_params, priority, 24);
 MR_RING_AT(mr_params, sampling, 32);
 MR_RING_AT(mr_params, reserved, 96);
 
+#define MR_CONTINUATIONS_VERSION 1u
+#define MR_CONTINUATIONS_MAX     64u
+
+/*
+ * What SCORE's data begin with. The continuations follow it, one directly after the other, each
+ * beginning where the one before it ends: in bytes of text, or with MR_SUBMIT_TOKENS in token ids,
+ * counted from the first one's start. The last ends where the data end.
+ */
+struct mr_continuations {
+	uint32_t version;  /* MR_CONTINUATIONS_VERSION */
+	uint32_t bytes;    /* of this block: sizeof or, where it has grown, more; a multiple of 8 */
+	uint32_t count;    /* 1..MR_CONTINUATIONS_MAX */
+	uint32_t reserved; /* 0 */
+	uint32_t ends[MR_CONTINUATIONS_MAX]; /* strictly ascending; 0 from [count] on */
+};
+MR_RING_ASSERT(sizeof(struct mr_continuations) == 272, "version 1 of SCORE's block is 272 bytes");
+MR_RING_AT(mr_continuations, count, 8);
+MR_RING_AT(mr_continuations, ends, 16);
+
 enum mr_cqe_type {
-	MR_CQE_TOKEN = 1,     /* one token of a SUBMIT, in order of position */
+	MR_CQE_TOKEN = 1,     /* one token of an answer, in order of position */
 	MR_CQE_TOOL_CALL = 2, /* the answer asks for a tool (MR_FEATURE_TOOL_CALL) */
 	MR_CQE_DONE = 3,      /* the request ended well; its last CQE */
 	MR_CQE_ERROR = 4,     /* the request ended with status; its last CQE */
+	MR_CQE_SCORE = 5,     /* one continuation of a SCORE, in order (MR_FEATURE_SCORE) */
 };
 
-/* Why a SUBMIT ended, in its DONE or ERROR; 0 in all others. */
+/* Why a SUBMIT, APPEND, FORK or SCORE ended, in its DONE or ERROR; 0 in all others. */
 enum mr_ended {
 	MR_ENDED_STOP = 1,   /* the model's end token or a stop token */
-	MR_ENDED_LENGTH = 2, /* max_tokens made, or the context is full */
+	MR_ENDED_LENGTH = 2, /* max_tokens made, the context is full, or all is scored */
 	MR_ENDED_CANCEL = 3,
 	MR_ENDED_ERROR = 4,
 };
 
-/* Added to an offset in struct mr_params where ERROR's token names a field of it. */
-#define MR_FIELD_PARAMS 64u
+/* What a sequence does, as QUERY tells it. Append-only. */
+enum mr_state {
+	MR_STATE_QUEUED = 1,     /* waits for its turn */
+	MR_STATE_PREFILLING = 2, /* its input is taken in */
+	MR_STATE_HANDOVER = 3,   /* its KV goes to the decode device */
+	MR_STATE_DECODING = 4,   /* its answer is made */
+	MR_STATE_PAUSED = 5,     /* kept; APPEND may go on with it */
+};
+
+/* Added to an offset in the block where ERROR's token names a field of it. */
+#define MR_FIELD_PARAMS        64u   /* struct mr_params */
+#define MR_FIELD_CONTINUATIONS 8192u /* struct mr_continuations */
 
 /*
  * A completion queue entry. The server writes all of it; the client only reads. "End" is the DONE
- * or ERROR of a SUBMIT; what a field does not name is 0.
+ * or ERROR of a SUBMIT, APPEND, FORK or SCORE that was taken; what a field does not name is 0.
+ *
+ * A SCORE has index = the continuation's, from 0, token = its tokens, position = where it begins in
+ * the sequence, logprob = the sum over its tokens of ln p(token).
+ *
+ * The DONE of a QUERY has fields of its own: of a sequence, token = enum mr_state, position = its
+ * tokens, prompts and answers, index = positions with KV on the decode device, cycles = KV blocks
+ * that it holds and does not share with what it was forked from; of the server (target 0), position
+ * = requests under way of all clients, index = of this client, cycles = KV blocks that this client's
+ * sequences under way hold. Paused ones are not counted there: their KV gives way to others, and is
+ * computed again when it is asked for.
  */
 struct mr_cqe {
 	uint32_t published;  /* n + 1, stored last, release */
@@ -232,11 +297,11 @@ struct mr_cqe {
 	uint64_t key;        /* the SQE's */
 	int32_t status;      /* ERROR: enum mr_status, negative; else 0 */
 	uint32_t sequence;   /* the server's number for the sequence, from 1; 0 = none */
-	uint32_t generation; /* count of that number's reuse */
+	uint32_t generation; /* count of that number's reuse, from 1 */
 	uint32_t position;   /* TOKEN: in its sequence, prompt included; end: prompt + answer */
 	uint32_t token;      /* TOKEN: its id; ERROR that refuses an SQE: the field; else 0 */
 	float logprob;       /* TOKEN: ln p(token) before penalties and temperature; else 0 */
-	uint32_t index;      /* TOKEN: of the answer, from 0; end: tokens of the answer */
+	uint32_t index;      /* TOKEN: of the answer, from 0; end: tokens of it, or SCOREs given */
 	uint8_t op;          /* of the SQE */
 	uint8_t ended;       /* enum mr_ended */
 	uint16_t device;     /* the server's number for the decode device, from 0 */
@@ -273,8 +338,8 @@ struct mr_ring_header {
 	uint64_t cq_offset;    /* of the CQE array */
 	uint64_t data_offset;  /* of the data area */
 	uint64_t data_bytes;   /* of the data area */
-	uint32_t requests_max; /* SUBMITs that the client may have under way */
-	uint32_t prompt_bytes_max; /* of one prompt */
+	uint32_t requests_max; /* SUBMITs, APPENDs, FORKs and SCOREs under way at a time */
+	uint32_t prompt_bytes_max; /* of one prompt, or of a SCORE's data */
 	uint32_t context;      /* tokens a sequence can hold, prompt and answer; 0 = not known */
 	uint32_t vocab;        /* token ids are below this */
 	uint64_t client;       /* the server's number for this connection */
