@@ -89,6 +89,20 @@ static int no_input(struct mr_sched *s, const struct mr_request *r, uint32_t bef
 }
 
 /*
+ * Paused sequences wait for as long as their client likes, so no client may have all the places for them:
+ * three quarters, and requests find a sequence whatever is paused.
+ */
+static int check_keep(const struct mr_sched *s, const struct mr_request *r)
+{
+	const struct account *a = mr_sched_account_find(s, r->client);
+	uint32_t places = s->sequence_count > s->requests ? s->sequence_count - s->requests : 0;
+
+	if (!(r->flags & MR_REQUEST_KEEP) || !a)
+		return 0;
+	return a->kept >= (places * 3 + 3) / 4 ? MR_E_QUOTA : 0;
+}
+
+/*
  * The device stops a slot by itself at the ids of its sampling: the request's, then the model's as far as
  * they fit. Those that do not fit are still stops (decode.c looks at all), they only cost steps.
  */
@@ -108,6 +122,10 @@ static void begin(struct mr_sched *s, struct entry *e, struct sequence *q, uint3
 	q->count = e->input = count;
 	q->positions = count + more;
 	e->request.token_count = count;
+	if ((e->request.flags & MR_REQUEST_KEEP) && !q->kept) {
+		q->kept = 1;
+		q->account->kept++;
+	}
 	add_model_stops(s->model, &e->request);
 	mr_sched_accept(s, e, q);
 }
@@ -261,6 +279,11 @@ static int admit(struct mr_sched *s, struct entry *e)
 		return status;
 	if (mr_sched_find(s, r->client, r->key) || mr_sched_sequence(s, r->client, r->key))
 		return MR_E_EXISTS;
+	if (r->op != MR_REQUEST_APPEND) {
+		status = check_keep(s, r);
+		if (status < 0)
+			return status;
+	}
 	if (r->op == MR_REQUEST_SUBMIT)
 		return submit(s, e);
 	target = mr_sched_sequence(s, r->client, r->target);

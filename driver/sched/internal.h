@@ -116,6 +116,7 @@ struct account {
 	struct account *hash_next;
 	uint64_t client;
 	uint32_t refs;          /* its sequences */
+	uint32_t kept;          /* of those, paused or to be */
 	uint64_t blocks[POOLS]; /* that they hold */
 	int64_t deficit[2];     /* tokens of prefill that it may still post in this round */
 	uint8_t in_ring[2];
@@ -166,6 +167,7 @@ struct sequence {
 	uint64_t prefix; /* name, and its length in tokens */
 	uint32_t prefix_count;
 
+	uint8_t kept;     /* counted as such by its account */
 	uint8_t named;    /* in the index by (client, key) */
 	uint8_t class;    /* FOREGROUND, BACKGROUND */
 	uint8_t ending;   /* status and finish below hold */

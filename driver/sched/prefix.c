@@ -18,6 +18,7 @@ int mr_sched_prefix(struct mr_sched *s, uint64_t client, uint64_t target, uint64
 {
 	struct sequence *q = mr_sched_sequence(s, client, target);
 	struct prefix *p;
+	uint32_t own = 0;
 
 	if (name == 0)
 		return MR_E_INVALID;
@@ -25,6 +26,10 @@ int mr_sched_prefix(struct mr_sched *s, uint64_t client, uint64_t target, uint64
 		return MR_E_NOT_FOUND;
 	if (mr_sched_prefix_find(s, name))
 		return MR_E_EXISTS;
+	for (uint32_t i = 0; i < s->prefix_count; i++)
+		own += s->prefixes[i].name && s->prefixes[i].client == client;
+	if (own >= (s->prefix_count * 3 + 3) / 4)
+		return MR_E_QUOTA;
 	p = mr_sched_prefix_find(s, 0);
 	if (!p)
 		return MR_E_FULL;

@@ -193,7 +193,8 @@ void mr_sched_abandon(struct mr_sched *sched, struct mr_request *request);
  * field that the operation does not use), MR_E_RANGE (sampling, token ids, score_ends), MR_E_EXISTS (a live
  * request or sequence of this client has this key), MR_E_NOT_FOUND (target, prefix), MR_E_BUSY (APPEND to a
  * sequence that is not paused; draining), MR_E_TOO_LARGE (text_bytes), MR_E_CONTEXT_FULL (with the answer it
- * does not fit), MR_E_QUOTA (more KV than the client may hold), MR_E_FULL (no sequence free), MR_E_MODEL (no
+ * does not fit), MR_E_QUOTA (more KV than the client may hold, or three
+ * quarters of the places for paused sequences are its own), MR_E_FULL (no sequence free), MR_E_MODEL (no
  * tokeniser or chat template), MR_E_NOT_SUPPORTED (SCORE on a device or front without), or why a device was
  * lost for good.
  */
@@ -214,7 +215,7 @@ int mr_sched_release(struct mr_sched *sched, uint64_t client, uint64_t key);
 /*
  * Names what sequence @target of @client is now, server-wide: any client may put it before a prompt, and
  * shares its KV then. The sequence may go on or end. MR_E_NOT_FOUND, MR_E_EXISTS (the name), MR_E_INVALID
- * (name 0), MR_E_FULL (prefixes).
+ * (name 0), MR_E_FULL (prefixes), MR_E_QUOTA (three quarters of them are the client's).
  */
 int mr_sched_prefix(struct mr_sched *sched, uint64_t client, uint64_t target, uint64_t name);
 /*

@@ -71,6 +71,7 @@ void mr_sched_sequence_free(struct mr_sched *s, struct sequence *q)
 	mr_sched_move(s, q, FREE, NULL);
 	mr_kv_release(s, q, PRE);
 	mr_kv_release(s, q, DEC);
+	q->account->kept -= q->kept;
 	mr_sched_account_put(s, q->account);
 	TAILQ_INSERT_HEAD(&s->free_sequences, q, link);
 	s->live--;

@@ -493,12 +493,41 @@ static void quota(void **state)
 	rig_close(&rig);
 }
 
+/* No client has all the places for paused sequences, or all the names. */
+static void places(void **state)
+{
+	struct rig rig;
+	uint32_t kept = 0, names = 0;
+	int status;
+
+	rig_open(&rig, 0);
+	do {
+		status = mr_sched_submit(rig.sched, request(&rig, MR_REQUEST_SUBMIT, KEY + kept));
+		kept += status == 0;
+		drain(&rig);
+	} while (status == 0);
+	assert_int_equal(status, MR_E_QUOTA);
+	assert_int_equal(kept, 6); /* of 16 sequences, 8 of them for requests */
+	do {
+		status = mr_sched_prefix(rig.sched, CLIENT, KEY, NAME + names);
+		names += status == 0;
+	} while (status == 0);
+	assert_int_equal(status, MR_E_QUOTA);
+	assert_int_equal(names, 12); /* of 16 */
+	assert_int_equal(mr_sched_release(rig.sched, CLIENT, KEY + 1), 0);
+	drain(&rig);
+	assert_int_equal(mr_sched_submit(rig.sched, request(&rig, MR_REQUEST_SUBMIT, KEY + kept)),
+			 0);
+	rig_close(&rig);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(every_pair),     cmocka_unit_test(refusals),
 		cmocka_unit_test(prompt_only),    cmocka_unit_test(exhausted),
 		cmocka_unit_test(prefix_evicted), cmocka_unit_test(quota),
+		cmocka_unit_test(places),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
