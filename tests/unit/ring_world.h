@@ -33,7 +33,8 @@ static inline void *world_loop(void *arg)
 {
 	struct world *w = arg;
 	struct mr_front front = mr_ring_server_front(w->server);
-	struct pollfd p = {.fd = front.wait_fd, .events = POLLIN};
+	struct pollfd p[2] = {{.fd = front.wait_fd, .events = POLLIN},
+			      {.fd = w->device->wait_fd, .events = POLLIN}};
 
 	while (!__atomic_load_n(&w->stop, __ATOMIC_ACQUIRE)) {
 		int did = front.poll(front.ctx) + mr_sched_poll(w->sched);
@@ -47,7 +48,7 @@ static inline void *world_loop(void *arg)
 		}
 		__atomic_store_n(&w->held, 0, __ATOMIC_RELEASE);
 		if (!did && !mr_sched_arm(w->sched) && !front.arm(front.ctx))
-			poll(&p, 1, 200);
+			poll(p, 2, 200);
 	}
 	return NULL;
 }
