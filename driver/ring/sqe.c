@@ -149,9 +149,9 @@ static void name_prefix(struct ring_client *client, const struct mr_sqe *sqe)
 
 	if (rc)
 		mr_ring_refuse(client, sqe, rc,
-			       rc == MR_E_NOT_FOUND ? RING_FIELD(target)
-			       : rc == MR_E_FULL    ? 0
-						    : RING_FIELD(key));
+			       rc == MR_E_NOT_FOUND                      ? RING_FIELD(target)
+			       : rc == MR_E_EXISTS || rc == MR_E_INVALID ? RING_FIELD(key)
+									 : 0);
 	else
 		mr_ring_cq_done(client, sqe);
 }

@@ -288,7 +288,7 @@ static void rows_are_whole(void **state)
 
 		assert_int_equal(mr_counters_read(path, &seen), 0);
 		if (row->version & 1 || row->note.name[0] != 'x')
-			continue; /* its writer was quicker 16 times, or has not begun */
+			continue; /* its writer was quicker 16 times, and that is said; or it has not begun */
 		assert_int_equal(row->note.stages, row->note.slots_used);
 		assert_true((uint32_t)row->note.kv_blocks_used == row->note.stages);
 		assert_true(row->updated_ns == row->note.kv_blocks);

@@ -359,18 +359,22 @@ static void test_prefix(void **state)
 	release(77, 0);
 	assert_int_equal(mr_ring_submit_tokens_after(other, 4, 77, IDS, 3, 0, NULL), 0);
 	answered(other, 4, MR_OP_SUBMIT, MR_E_NOT_FOUND, FIELD(target));
-	/* As many as there are places; the rest is refused until one is free. */
-	for (uint64_t name = 100; name < 116; name++) {
+	/* As many as there are places, three quarters for one client; the rest is refused until one is free. */
+	for (uint64_t name = 100; name < 112; name++) {
 		assert_int_equal(mr_ring_prefix(other, name, 1), 0);
 		answered(other, name, MR_OP_PREFIX, 0, 0);
 	}
-	assert_int_equal(mr_ring_prefix(other, 116, 1), 0);
-	answered(other, 116, MR_OP_PREFIX, MR_E_FULL, 0);
+	assert_int_equal(mr_ring_prefix(other, 112, 1), 0);
+	answered(other, 112, MR_OP_PREFIX, MR_E_QUOTA, 0);
+	assert_int_equal(mr_ring_submit_tokens(ring, 1, IDS, 3, KEEP, params(0)), 0);
+	answer(ring, 1, MR_OP_SUBMIT, 0, 3, 0);
+	for (uint64_t name = 200; name < 205; name++) {
+		assert_int_equal(mr_ring_prefix(ring, name, 1), 0);
+		answered(ring, name, MR_OP_PREFIX, name < 204 ? 0 : MR_E_FULL, 0);
+	}
 	mr_ring_disconnect(other);
 	assert_int_equal(world_settle(&w.clients, 1), 1);
 	/* They went with their client. */
-	assert_int_equal(mr_ring_submit_tokens(ring, 1, IDS, 3, KEEP, params(0)), 0);
-	answer(ring, 1, MR_OP_SUBMIT, 0, 3, 0);
 	assert_int_equal(mr_ring_prefix(ring, 100, 1), 0);
 	answered(ring, 100, MR_OP_PREFIX, 0, 0);
 }

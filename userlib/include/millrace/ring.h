@@ -100,8 +100,8 @@
  *   MR_E_TRUNCATED      a block is shorter than its version's
  *   MR_E_EXISTS         the key names a request under way or a sequence of this client; PREFIX: a
  *                       prefix has this name
- *   MR_E_QUOTA          requests_max requests of this client are under way, or its sequences would
- *                       hold more KV than one client's may
+ *   MR_E_QUOTA          requests_max requests of this client are under way, or it would have more KV,
+ *                       more paused sequences or more prefixes than one client may
  *   MR_E_FULL           the server has no request entry, sequence or prefix free; try again
  *   MR_E_NOT_FOUND      the target is not a request under way (CANCEL), a sequence of this client
  *                       (APPEND, FORK, SCORE, PREFIX, QUERY), either or a prefix that it named
