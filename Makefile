@@ -54,6 +54,7 @@ ALL_CFLAGS = $(CFLAGS) $(BASE) $(PKG_CFLAGS) $(SANFLAGS) $(EXTRA_CFLAGS)
 isa_scalar := -march=x86-64-v2 -mfma -mf16c -fno-tree-vectorize
 isa_avx2   := -march=x86-64-v3
 isa_avx512 := -march=x86-64-v3 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni
+isa_amx    := $(isa_avx512) -mamx-tile -mamx-int8 -mamx-bf16
 isa_of      = $(isa_$(lastword $(subst _, ,$(basename $(notdir $(1))))))
 
 # Targets that build everything use every core, unless -j was given.
@@ -105,6 +106,9 @@ $(O)/obj/kernels/cpu/%.o: kernels/cpu/%.c
 # Only what touches DPDK sees its headers.
 $(O)/obj/driver/net/%.o $(O)/obj/tests/unit/test_net%.o: override EXTRA_CFLAGS += $(DPDK_CFLAGS)
 $(O)/obj/tests/%.o: override EXTRA_CFLAGS += -Itests -DMR_TEST_DATA='"tests"'
+
+# The amx path over an emulated tile unit: for a CPU with AVX-512.
+$(O)/obj/tests/support/kernels_emulated.o: override EXTRA_CFLAGS += -O3 $(isa_avx512)
 
 $(O)/obj/%.o: %.c
 	$(call say,CC)
