@@ -299,36 +299,45 @@ static void rounding(void **state)
 		assert_int_equal(y[i], cases[i].to);
 }
 
+/* y of one output over @x (1, @cols), a multiple of 32, with weights @w. */
+static float one_output(const struct mr_kernels *k, const float *x, const float *w, uint32_t cols)
+{
+	float *in = alloc(cols * sizeof(*in)), y[16];
+	uint16_t *raw = alloc(2 * cols), *bf16 = alloc(2 * cols);
+	uint8_t *data = alloc(mr_pack_bytes(MR_PACK_BF16X16, 1, cols));
+	struct mr_matrix from = {data, 1, cols, MR_PACK_BF16X16}, m;
+	struct mr_q8 q = {.rows = 1, .cols = cols, .bf16 = bf16};
+
+	memcpy(in, x, cols * sizeof(*in));
+	for (uint32_t c = 0; c < cols; c++)
+		raw[c] = mr_float_to_bf16(w[c]);
+	mr_pack(MR_PACK_BF16X16, raw, 1, cols, data);
+	m = tiles_of(&from);
+	k->prompt->quantize(in, &q);
+	k->prompt->matmul(&m, &q, y, 16, 0, 1, NULL);
+	free((void *)m.data);
+	free(data);
+	free(bf16);
+	free(raw);
+	free(in);
+	return y[0];
+}
+
 /* The order of additions that the manual gives, on values where another order has another result. */
 static void order_on(const struct mr_kernels *k)
 {
-	/* Even columns: 2^24 + 1 + 1 stays 2^24 twice; odd ones: -2^24. Any pairwise sum would keep a 1. */
-	float x[32] = {0x1p24f, -0x1p24f, 1, 0, 1, 0}, y[16];
-	uint16_t raw[32], bf16[32];
-	uint8_t *data = alloc(mr_pack_bytes(MR_PACK_BF16X16, 1, 32));
-	struct mr_matrix from = {data, 1, 32, MR_PACK_BF16X16}, m;
-	struct mr_q8 q = {.rows = 1, .cols = 32, .bf16 = bf16};
+	float ones[64];
 
-	for (int c = 0; c < 32; c++)
-		raw[c] = mr_float_to_bf16(1);
-	mr_pack(MR_PACK_BF16X16, raw, 1, 32, data);
-	m = tiles_of(&from);
-	k->prompt->quantize(x, &q);
-	k->prompt->matmul(&m, &q, y, 16, 0, 1, NULL);
-	assert_true(y[0] == 0);
+	for (int i = 0; i < 64; i++)
+		ones[i] = 1;
+	/* Even columns: 2^24 + 1 + 1 stays 2^24 twice; odd ones: -2^24. Any pairwise sum would keep a 1. */
+	assert_true(one_output(k, (float[32]){0x1p24f, -0x1p24f, 1, 0, 1}, ones, 32) == 0);
+	/* The second tile's two sums are added to each other before they are to the first tile's 1. */
+	assert_true(one_output(k, (float[64]){[0] = 1, [32] = 0x1p24f, [33] = -0x1p24f}, ones,
+			       64) == 1);
 	/* Denormals are zeros, going in and coming out. */
-	x[0] = 0x1p-130f;
-	x[1] = 0x1p-100f;
-	memset(x + 2, 0, 30 * sizeof(*x));
-	raw[0] = mr_float_to_bf16(0x1p100f);
-	raw[1] = mr_float_to_bf16(0x1p-30f);
-	mr_pack(MR_PACK_BF16X16, raw, 1, 32, data);
-	mr_pack_tiles(&from, 0, 1, (void *)m.data);
-	k->prompt->quantize(x, &q);
-	k->prompt->matmul(&m, &q, y, 16, 0, 1, NULL);
-	assert_true(y[0] == 0);
-	free((void *)m.data);
-	free(data);
+	assert_true(one_output(k, (float[32]){0x1p-130f, 0x1p-100f},
+			       (float[32]){0x1p100f, 0x1p-30f}, 32) == 0);
 }
 
 static void order(void **state)

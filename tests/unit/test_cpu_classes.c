@@ -229,16 +229,19 @@ static void handover_on(const struct mr_kernels *table)
 {
 	struct mr_device *p = device_of(table, MR_NUMERICS_EXACT, 1);
 	struct mr_device *d = device_of(mr_kernels_select("scalar"), MR_NUMERICS_EXACT, 1);
-	struct mr_slot from = open_slot(p), to = open_slot(d);
+	struct mr_slot from = open_slot(p), to = open_slot(d), other = open_slot(d);
 	float logits[VOCAB];
 	uint64_t want;
 
 	prefill(p, from, 64);
+	prefill(d, other, 64);
 	for (uint32_t l = 0; l < model->shape.layers; l++) {
-		struct mr_kv_desc descs[32];
+		struct mr_kv_desc descs[32], own;
 		int n = p->mem->kv_export(p, from, l, 0, 7, to.generation, descs, 32);
 
 		assert_int_equal(n, (PROMPT + 15) / 16);
+		assert_int_equal(d->mem->kv_export(d, other, l, 0, 7, to.generation, &own, 1), 1);
+		assert_true(own.crc32c != descs[0].crc32c); /* class P made every layer */
 		assert_int_equal(d->mem->kv_import(d, to, descs, (uint32_t)n, ++tags), 0);
 		finish(d);
 	}
