@@ -98,8 +98,7 @@ static uint64_t run(const char *kernels, uint32_t threads)
 static void threads(void **state)
 {
 	static const enum mr_metric counters[] = {MR_M_cpu_jobs_scalar, MR_M_cpu_jobs_avx2,
-						  MR_M_cpu_jobs_avx512,
-						  MR_M_cpu_jobs_amx};
+						  MR_M_cpu_jobs_avx512, MR_M_cpu_jobs_amx};
 	uint64_t want = run("scalar", 1);
 
 	for (int k = 0; mr_kernels_all[k]; k++) {
