@@ -74,8 +74,9 @@ AMX_INLINE void block_scale(enum mr_packing packing, const uint8_t *w, const int
 
 		acc[i] = _mm512_fmadd_ps(_mm512_mul_ps(w_d, dx), dot, acc[i]);
 		if (packing == MR_PACK_Q4_1X16)
-			acc[i] = _mm512_fmadd_ps(_mm512_mul_ps(w_m, dx),
-						 _mm512_set1_ps((float)sum[i * blocks]), acc[i]);
+			acc[i] = _mm512_fmadd_ps(
+				_mm512_mul_ps(w_m, dx),
+				_mm512_cvtepi32_ps(_mm512_set1_epi32(sum[i * blocks])), acc[i]);
 	}
 }
 
