@@ -35,8 +35,8 @@ struct stream {
 
 /*
  * A lone row streams at the pace that the hardware's own fetching reaches, and instructions for it only slow it
- * down (25 against 42 GB/s, measured); they are for the start of what comes next. With more rows the hardware
- * loses the stream among theirs.
+ * down (they take the first cache's few places for misses); they are for the start of what comes next. With more
+ * rows the hardware loses the stream among theirs.
  */
 static inline void prefetch(const uint8_t *w, size_t bytes, const int n, const struct stream *s)
 {
