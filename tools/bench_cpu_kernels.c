@@ -15,6 +15,7 @@
 #define COLD_BYTES (96u << 20) /* larger than any cache that matters, about the model's size */
 #define ROWS_MAX   64u
 #define POSITIONS  1024u
+#define OTHER_COLS 1024u
 
 struct bench {
 	const struct bench_cpu_options *o;
@@ -83,9 +84,9 @@ static void product_p(const struct bench *b, uint32_t n)
 }
 
 /* @n rows times a matrix of @bytes; one row streams, many compute. */
-static void product(const struct bench *b, enum mr_packing packing, const char *format, uint32_t n)
+static void product(const struct bench *b, enum mr_packing packing, const char *format,
+		    uint32_t cols, uint32_t n)
 {
-	uint32_t cols = b->s->width;
 	size_t group = mr_pack_bytes(packing, 16, cols);
 	uint32_t rows = (uint32_t)((n == 1 ? COLD_BYTES : 1u << 20) / group) * 16;
 	struct mr_matrix m = {b->cold, rows, cols, packing};
@@ -96,6 +97,7 @@ static void product(const struct bench *b, enum mr_packing packing, const char *
 	q.rows = n;
 	q.cols = cols;
 	b->kern->quantize(b->x, &q);
+	q.x = b->x; /* as float weights take it */
 	s = TIME(b, b->kern->matmul(&m, &q, b->y, rows, 0, rows, NULL));
 	snprintf(name, sizeof(name), "product %s, %u row%s", format, n, n > 1 ? "s" : "");
 	if (n == 1)
@@ -166,7 +168,15 @@ int bench_cpu_kernels(const struct bench_cpu_options *o, const struct mr_kernels
 		      const struct mr_shape *shape, const struct bench_roofs *one)
 {
 	static const uint32_t counts[] = {1, 8, 16, 32, 64};
-	size_t widest = shape->ffn > shape->width ? shape->ffn : shape->width;
+	static const struct {
+		enum mr_packing packing;
+		const char *name;
+	} others[] = {{MR_PACK_Q4_0X16, "Q4_0"}, {MR_PACK_Q4_KX16, "Q4_K"},
+		      {MR_PACK_Q5_KX16, "Q5_K"}, {MR_PACK_Q6_KX16, "Q6_K"},
+		      {MR_PACK_F16X16, "F16"},   {MR_PACK_BF16X16, "BF16"},
+		      {MR_PACK_F32X16, "F32"}};
+	size_t width = shape->ffn > shape->width ? shape->ffn : shape->width;
+	size_t widest = width > OTHER_COLS ? width : OTHER_COLS;
 	size_t floats = COLD_BYTES / 8; /* rows of one product times ROWS_MAX, and the vocabulary */
 	struct bench b = {.o = o, .kern = kern, .s = shape, .one = one};
 
@@ -184,11 +194,14 @@ int bench_cpu_kernels(const struct bench_cpu_options *o, const struct mr_kernels
 		for (size_t i = 0; i < floats; i++)
 			b.x[i] = (float)(i * 2654435761u % 2001) / 1000.0f - 1.0f;
 		for (size_t i = 0; i < sizeof(counts) / sizeof(*counts); i++) {
-			product(&b, MR_PACK_Q4_1X16, "Q4_1", counts[i]);
-			product(&b, MR_PACK_Q8_0X16, "Q8_0", counts[i]);
+			product(&b, MR_PACK_Q4_1X16, "Q4_1", shape->width, counts[i]);
+			product(&b, MR_PACK_Q8_0X16, "Q8_0", shape->width, counts[i]);
 			if (kern->prompt)
 				product_p(&b, counts[i]);
 		}
+		/* The other types, whatever the model's: a lone row of 1,024 columns. */
+		for (size_t i = 0; i < sizeof(others) / sizeof(*others); i++)
+			product(&b, others[i].packing, others[i].name, OTHER_COLS, 1);
 		attention(&b);
 		small(&b);
 	}

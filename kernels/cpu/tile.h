@@ -44,14 +44,14 @@ void mr_tile_emulated_dot_bf16(int to, int a, int b);
 
 #else
 
-/* gcc 12 tells its optimiser of 8 of the 64 bytes that LDTILECFG reads, and of none that TILELOADD does. */
+/*
+ * gcc 12's _tile_loadconfig tells the optimiser of 8 of the 64 bytes that LDTILECFG reads, so that the rest of
+ * a configuration on the stack may never be written; its TILELOADD of no memory at all.
+ */
+#define mr_tile_configure(config) \
+	__asm__ __volatile__("ldtilecfg %0" : : "m"(*(const struct mr_tile_config *)(config)))
 #define MR_TILE_STORES_DONE() __asm__ __volatile__("" : : : "memory")
 
-#define mr_tile_configure(config)         \
-	do {                              \
-		MR_TILE_STORES_DONE();    \
-		_tile_loadconfig(config); \
-	} while (0)
 #define mr_tile_release() _tile_release()
 #define mr_tile_zero(to)  _tile_zero(to)
 /* Rows of a tile, @stride bytes apart. */
