@@ -23,6 +23,7 @@ struct liar {
 	struct mr_lpu_cmd_queue_create io;
 	uint64_t admin_sq, admin_cq;
 	uint32_t head[2], done[2], record;
+	uint32_t resets; /* function-level */
 	void (*decode)(struct liar *l, const struct mr_lpu_cmd_decode *c);
 	void (*score)(struct liar *l, const struct mr_lpu_cmd_score *c);
 	void (*read)(struct liar *l, const struct mr_lpu_cmd_kv_read *c);
