@@ -29,15 +29,12 @@ static int lpu_reset(struct mr_device *dev)
 
 	if (lpu->ended_next < lpu->ended_count)
 		return MR_E_BUSY; /* poll first: the events of the last reset wait */
-	mr_lpu_disable(lpu);
 	lpu->ended_next = lpu->ended_count = 0;
 	for (uint32_t i = lpu->cq_head; i != lpu->sq_tail; i++)
 		lpu->ended[lpu->ended_count++] = lpu->pending[i % lpu->entries];
 	lpu->cq_head = lpu->sq_tail;
 	mr_lpu_slots_forget(lpu);
-	status = mr_lpu_enable(lpu);
-	if (!status)
-		status = mr_lpu_queue_create(lpu);
+	status = mr_recover_reset(&lpu->recover);
 	lpu->lost = status;
 	return status;
 }
@@ -117,8 +114,11 @@ static int bring_up(struct lpu *lpu)
 		status = MR_E_NOT_SUPPORTED;
 	if (!status)
 		status = mr_lpu_queue_create(lpu);
+	if (!status)
+		status = mr_lpu_shadow_start(lpu);
 	if (status)
 		return status;
+	mr_lpu_events_start(lpu);
 	caps->slots = lpu->id.slots_max < lpu->entries / 2 ? lpu->id.slots_max : lpu->entries / 2;
 	if (lpu->want_slots && lpu->want_slots < caps->slots)
 		caps->slots = lpu->want_slots;
@@ -153,6 +153,11 @@ int mr_lpu_open(const struct mr_lpu_options *options, struct mr_device **dev)
 	lpu->arena = options->arena;
 	lpu->bus = options->bus;
 	lpu->timeout_ns = (options->timeout_ms ? options->timeout_ms : 5000) * 1000000;
+	lpu->now_ns = options->now_ns ? options->now_ns : mr_lpu_monotonic_ns;
+	lpu->clock_arg = options->clock_arg;
+	lpu->log = options->log;
+	lpu->log_arg = options->log_arg;
+	mr_lpu_recover_init(lpu);
 	lpu->want_slots = options->slots;
 	lpu->want_context = options->context;
 	lpu->want_batch = options->batch_max;

@@ -6,7 +6,10 @@
  * What it says of its own beside device.h: a DECODE whose entries ask for more logits rows (entries x steps)
  * than 32 MiB hold is MR_E_TOO_LARGE; slot_close never fails for an open slot; where the device refuses a
  * slot_open or kv_fork that was accepted here, work on that slot ends with the device's reason; reset brings the device up
- * again with its program, and every command under way ends with MR_E_DEVICE.
+ * again with its program, and every command under way ends with MR_E_DEVICE. A device that makes no progress
+ * is dealt with as recover.h says: a command that was aborted for it ends with MR_E_TIMEOUT, and poll says
+ * MR_E_TIMEOUT or MR_E_DEVICE where only a reset is left. The model must stay until the device is closed: a
+ * function-level reset takes the program away, and it is loaded again.
  */
 #ifndef MR_DRIVER_LPU_LPU_H
 #define MR_DRIVER_LPU_LPU_H
@@ -23,7 +26,13 @@ struct mr_lpu_options {
 	uint32_t slots;         /* to ask for; 0 = all that the device has */
 	uint32_t context;       /* positions a slot the program is compiled for; 0 = the model's */
 	uint32_t batch_max;     /* 0 = 64 */
-	uint64_t timeout_ms;    /* for admin commands; 0 = 5000 */
+	uint64_t timeout_ms;    /* for admin commands, and without progress; 0 = 5000 */
+	/* Nanoseconds of a clock that never goes back, for every time limit; NULL = CLOCK_MONOTONIC. */
+	uint64_t (*now_ns)(void *arg);
+	void *clock_arg;
+	/* A line for an operator: events that the device tells, resets. NULL = silent. */
+	void (*log)(void *arg, const char *line);
+	void *log_arg;
 };
 
 /*

@@ -110,6 +110,38 @@ static int set_caps(struct lpu *lpu, const struct mr_model *model, uint32_t batc
 	return status;
 }
 
+static int compile(struct lpu *lpu, const struct mr_model *model, uint32_t batch, uint32_t context,
+		   struct progress *progress, struct mr_program *program)
+{
+	struct mr_compile_options options = {
+		.chip = &lpu->chip,
+		.chips = lpu->id.chips,
+		.batch = batch,
+		.context = context,
+		.progress = report,
+		.progress_arg = progress,
+	};
+
+	return mr_compile(model, &options, program, lpu->why, sizeof(lpu->why));
+}
+
+int mr_lpu_reload(struct lpu *lpu)
+{
+	struct progress none = {.span = 100};
+	struct mr_program program;
+	int status;
+
+	if (!lpu->loaded)
+		return 0;
+	status = compile(lpu, lpu->model, lpu->dev.caps.batch_max, lpu->dev.caps.context, &none,
+			 &program);
+	if (status)
+		return status;
+	status = send(lpu, &program, &none);
+	mr_program_free(&program);
+	return status;
+}
+
 int mr_lpu_load(struct mr_device *dev, const struct mr_model *model,
 		void (*call)(void *arg, unsigned percent), void *arg)
 {
@@ -126,18 +158,11 @@ int mr_lpu_load(struct mr_device *dev, const struct mr_model *model,
 		return status;
 	context = smaller(context, smaller(model->shape.context, lpu->id.context_max));
 	batch = smaller(smaller(batch, lpu->id.batch_max), lpu->record_entries);
-	struct mr_compile_options options = {
-		.chip = &lpu->chip,
-		.chips = lpu->id.chips,
-		.batch = batch,
-		.context = context,
-		.progress = report,
-		.progress_arg = &progress,
-	};
-	status = mr_compile(model, &options, &program, lpu->why, sizeof(lpu->why));
+	status = compile(lpu, model, batch, context, &progress, &program);
 	if (status)
 		return status;
 	lpu->loaded = 0;
+	lpu->model = model;
 	progress.first = 40;
 	progress.span = 60;
 	status = make_room(lpu, model->shape.vocab, batch);

@@ -42,22 +42,24 @@ void lpu_rig_open(struct lpu_rig *rig, const struct lpu_rig_options *o)
 		.why_bytes = sizeof(why),
 	};
 	struct mr_arena_options arena = {.node = -1, .no_huge = 1};
-	struct mr_lpu_port port;
 	struct mr_bus *bus;
 
 	memset(rig, 0, sizeof(*rig));
 	if (mr_model_open(MR_TEST_DATA "/tiny.gguf", &rig->model, why, sizeof(why)))
 		fail_msg("tiny.gguf: %s", why);
 	assert_int_equal(mr_arena_create(&arena, &rig->arena), 0);
-	if (mr_sim_create(&sim, &port))
+	if (mr_sim_create(&sim, &rig->port))
 		fail_msg("simulator: %s", why);
-	assert_int_equal(mr_bus_local_open(&port, &bus), 0);
+	assert_int_equal(mr_bus_local_open(&rig->port, &bus), 0);
 	struct mr_lpu_options lpu = {
 		.arena = rig->arena,
 		.bus = bus,
 		.slots = o->slots,
 		.context = o->context ? o->context : 128,
 		.batch_max = o->batch,
+		.timeout_ms = o->timeout_ms,
+		.log = o->log,
+		.log_arg = rig,
 	};
 	assert_int_equal(mr_lpu_open(&lpu, &rig->dev), 0);
 	if (!o->no_load) {

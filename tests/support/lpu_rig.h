@@ -22,12 +22,15 @@ struct lpu_rig_options {
 	const char *fault;
 	uint32_t context, slots, batch;
 	int no_load;
+	uint64_t timeout_ms; /* 0 = the driver's */
+	void (*log)(void *arg, const char *line);
 };
 
 struct lpu_rig {
 	struct mr_model *model;
 	struct mr_arena *arena;
 	struct mr_device *dev;
+	struct mr_lpu_port port; /* the simulator's, for mr_sim_sense and the like */
 };
 
 /* Opens everything and loads the model; a failure ends the test. */
