@@ -24,11 +24,12 @@ static void nap(void)
 
 static int wait_ready(struct lpu *lpu, uint32_t want)
 {
-	uint64_t ms = lpu->bus->ops->reg_read(lpu->bus, MR_LPU_REG_TIMEOUT_MS);
-	uint64_t until = mr_lpu_now_ns(lpu) + (ms < 60000 ? ms : 60000) * 1000000;
+	uint64_t until = mr_lpu_now_ns(lpu) + lpu->ready_ns;
 
 	for (;;) {
 		uint32_t status = lpu->bus->ops->reg_read(lpu->bus, MR_LPU_REG_STATUS);
+		if (status == UINT32_MAX)
+			return MR_E_DISCONNECTED; /* no device answers */
 		if (want && status & MR_LPU_STATUS_FATAL)
 			return MR_E_DEVICE;
 		if ((status & MR_LPU_STATUS_READY) == want)
@@ -59,6 +60,9 @@ int mr_lpu_enable(struct lpu *lpu)
 	if (ops->reg_read(lpu->bus, MR_LPU_REG_MAGIC) != MR_LPU_MAGIC ||
 	    ops->reg_read(lpu->bus, MR_LPU_REG_VERSION) >> 16 != MR_LPU_VERSION >> 16)
 		return MR_E_VERSION;
+	/* Read while the device is there: one that has gone says all ones. */
+	uint64_t ms = ops->reg_read(lpu->bus, MR_LPU_REG_TIMEOUT_MS);
+	lpu->ready_ns = (ms < 60000 ? ms : 60000) * 1000000;
 	int status = ops->reg_read(lpu->bus, MR_LPU_REG_STATUS) ? mr_lpu_disable(lpu) : 0;
 	if (status)
 		return status; /* its memory may still be written */

@@ -92,6 +92,7 @@ struct lpu {
 	struct mr_arena *arena;
 	struct mr_bus *bus;
 	uint64_t timeout_ns;
+	uint64_t ready_ns; /* that a change of READY may take */
 	uint32_t want_slots, want_context, want_batch;
 	struct mr_lpu_identify id;
 	struct mr_chip chip;
