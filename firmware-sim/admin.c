@@ -58,8 +58,9 @@ static int identify(struct sim *sim, const struct mr_lpu_command *cmd, uint32_t 
 	memcpy(id.firmware, sim->firmware.version[sim->firmware.running - 1], sizeof(id.firmware));
 	memcpy(id.classes[0], sim->chip.classes, sizeof(id.classes[0]));
 	memcpy(id.chip_hash, sim->chip.hash, sizeof(id.chip_hash));
-	*result = c.bytes;
-	return mr_sim_dma_write(&sim->dma, c.iova, &id, c.bytes);
+	int status = mr_sim_dma_write(&sim->dma, c.iova, &id, c.bytes);
+	*result = status ? 0 : c.bytes;
+	return status;
 }
 
 static int get_log(struct sim *sim, const struct mr_lpu_command *cmd, uint32_t *result)

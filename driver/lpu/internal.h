@@ -111,6 +111,7 @@ struct lpu {
 	uint32_t event_log;    /* that is being read, 0 = none */
 	struct mr_lpu_health health; /* as last read */
 
+	uint32_t coalesce; /* as struct mr_lpu_options says */
 	struct mr_lpu_shadow *shadow; /* by queue, those of all that the device has */
 	int shadow_on;
 
@@ -184,6 +185,9 @@ int mr_lpu_admin_take(struct lpu *lpu, struct mr_lpu_completion *c, enum admin_k
 int mr_lpu_read_identity(struct lpu *lpu);
 int mr_lpu_read_chip(struct lpu *lpu);
 
+/* manage.c: the I/O queue, shadow doorbells, settings and events, after each bring-up. */
+int mr_lpu_start(struct lpu *lpu);
+
 /* events.c: asynchronous events, and the logs that they name. Nothing here sleeps. */
 void mr_lpu_events_start(struct lpu *lpu); /* after each bring-up */
 void mr_lpu_events_look(struct lpu *lpu);  /* takes what has come */
@@ -211,6 +215,7 @@ void mr_lpu_ring(struct lpu *lpu); /* tells the device what it has not been told
 /* program.c */
 int mr_lpu_load(struct mr_device *dev, const struct mr_model *model,
 		void (*progress)(void *arg, unsigned percent), void *arg);
+int mr_lpu_staging(struct lpu *lpu); /* room for what goes to the device in pieces: 0 or why not */
 /* The program once more, after a reset that took it. 0 or why not. */
 int mr_lpu_reload(struct lpu *lpu);
 

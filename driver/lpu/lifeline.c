@@ -50,11 +50,7 @@ static int bring_back(struct lpu *lpu)
 {
 	int status = mr_lpu_enable(lpu);
 
-	if (!status)
-		status = mr_lpu_queue_create(lpu);
-	if (!status)
-		status = mr_lpu_shadow_start(lpu);
-	return status;
+	return status ? status : mr_lpu_start(lpu);
 }
 
 static int controller(void *ctx)
@@ -65,8 +61,6 @@ static int controller(void *ctx)
 	mr_count(MR_M_lpu_controller_resets, 1);
 	if (!status)
 		status = bring_back(lpu);
-	if (!status)
-		mr_lpu_events_start(lpu);
 	mr_lpu_say(lpu, "%s: controller reset: %s", lpu->dev.caps.name, mr_strerror(status));
 	return status;
 }
@@ -83,8 +77,6 @@ static int function(void *ctx)
 		status = bring_back(lpu);
 	if (!status)
 		status = mr_lpu_reload(lpu);
-	if (!status)
-		mr_lpu_events_start(lpu);
 	mr_lpu_say(lpu, "%s: function reset: %s", lpu->dev.caps.name, mr_strerror(status));
 	return status;
 }

@@ -113,12 +113,9 @@ static int bring_up(struct lpu *lpu)
 			lpu->record_entries > lpu->id.ring_entries_max))
 		status = MR_E_NOT_SUPPORTED;
 	if (!status)
-		status = mr_lpu_queue_create(lpu);
-	if (!status)
-		status = mr_lpu_shadow_start(lpu);
+		status = mr_lpu_start(lpu);
 	if (status)
 		return status;
-	mr_lpu_events_start(lpu);
 	caps->slots = lpu->id.slots_max < lpu->entries / 2 ? lpu->id.slots_max : lpu->entries / 2;
 	if (lpu->want_slots && lpu->want_slots < caps->slots)
 		caps->slots = lpu->want_slots;
@@ -155,6 +152,7 @@ int mr_lpu_open(const struct mr_lpu_options *options, struct mr_device **dev)
 	lpu->timeout_ns = (options->timeout_ms ? options->timeout_ms : 5000) * 1000000;
 	lpu->now_ns = options->now_ns ? options->now_ns : mr_lpu_monotonic_ns;
 	lpu->clock_arg = options->clock_arg;
+	lpu->coalesce = options->coalesce;
 	lpu->log = options->log;
 	lpu->log_arg = options->log_arg;
 	mr_lpu_recover_init(lpu);

@@ -14,6 +14,8 @@
 #ifndef MR_DRIVER_LPU_LPU_H
 #define MR_DRIVER_LPU_LPU_H
 
+#include <stddef.h>
+
 #include "driver/device.h"
 
 struct mr_arena;
@@ -27,6 +29,7 @@ struct mr_lpu_options {
 	uint32_t context;       /* positions a slot the program is compiled for; 0 = the model's */
 	uint32_t batch_max;     /* 0 = 64 */
 	uint64_t timeout_ms;    /* for admin commands, and without progress; 0 = 5000 */
+	uint32_t coalesce; /* MR_LPU_COALESCE(entries, us) of lpu_spec.h, where the device can; 0 = off */
 	/* Nanoseconds of a clock that never goes back, for every time limit; NULL = CLOCK_MONOTONIC. */
 	uint64_t (*now_ns)(void *arg);
 	void *clock_arg;
@@ -63,5 +66,19 @@ int mr_lpu_kv_read(struct mr_device *dev, struct mr_slot slot, uint32_t layer, u
  * @bytes, or a negative status. A set-up call: it waits for the device, and sleeps meanwhile.
  */
 int mr_lpu_log(struct mr_device *dev, uint32_t log, void *out, uint32_t bytes);
+
+/*
+ * A feature of the device (MR_LPU_FEATURE_* of lpu_spec.h; COALESCE is that of the one I/O queue). A reset puts
+ * back all but what mr_lpu_options said. Set-up calls, as the next one. MR_E_NOT_SUPPORTED where the device
+ * has it not, or for setting SHADOW.
+ */
+int mr_lpu_feature_get(struct mr_device *dev, uint32_t feature, uint32_t *value);
+int mr_lpu_feature_set(struct mr_device *dev, uint32_t feature, uint32_t value);
+
+/*
+ * Sends a firmware image, has it verified into @slot, and activates it: it runs after the next reset. 0,
+ * MR_E_NOT_SUPPORTED, MR_E_TOO_LARGE, or what the device said of it; then what runs goes on running.
+ */
+int mr_lpu_firmware_update(struct mr_device *dev, const void *image, size_t bytes, uint32_t slot);
 
 #endif /* MR_DRIVER_LPU_LPU_H */

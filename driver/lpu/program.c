@@ -72,15 +72,19 @@ static uint32_t smaller(uint32_t a, uint32_t b)
 	return a < b ? a : b;
 }
 
+int mr_lpu_staging(struct lpu *lpu)
+{
+	return lpu->staging ? 0
+			    : mr_arena_region(lpu->arena, MR_REGION_WEIGHTS, STAGING_BYTES,
+					      &lpu->staging);
+}
+
 static int make_room(struct lpu *lpu, uint32_t vocab, uint32_t batch)
 {
 	uint64_t row = (4ull * vocab + 63) / 64 * 64;
 	uint64_t rows = LOGITS_BYTES / row > batch ? LOGITS_BYTES / row : batch;
-	int status = 0;
+	int status = mr_lpu_staging(lpu);
 
-	if (!lpu->staging)
-		status = mr_arena_region(lpu->arena, MR_REGION_WEIGHTS, STAGING_BYTES,
-					 &lpu->staging);
 	if (!status && (!lpu->logits || lpu->logits->bytes < rows * row))
 		status = mr_arena_region(lpu->arena, MR_REGION_READBACK, rows * row, &lpu->logits);
 	if (status)

@@ -11,6 +11,7 @@
 #include <time.h>
 
 #include <cmocka.h>
+#include <sodium.h>
 
 #include "driver/lpu/lpu.h"
 #include "driver/lpu/recover.h"
@@ -382,6 +383,49 @@ static void doorbells_are_avoided(void **state)
 	lpu_rig_close(&rig);
 }
 
+/* ---- features and firmware ------------------------------------------------------------------------ */
+
+static void features_and_firmware_by_the_driver(void **state)
+{
+	static struct {
+		struct mr_lpu_firmware_image head;
+		uint8_t code[5 << 17];
+	} image = {.head = {.magic = MR_LPU_FIRMWARE_MAGIC,
+			    .format = MR_LPU_FIRMWARE_FORMAT,
+			    .bytes = sizeof(image.code),
+			    .product = "tiny",
+			    .version = "by the driver"}};
+	struct mr_lpu_firmware_log log;
+	struct lpu_rig rig;
+	uint32_t value;
+
+	lines[0] = 0;
+	lpu_rig_open(&rig, &(struct lpu_rig_options){.log = keep});
+	struct mr_device *dev = rig.dev;
+	assert_int_equal(mr_lpu_feature_get(dev, MR_LPU_FEATURE_SHADOW, &value), 0);
+	assert_int_equal(value, 1); /* the driver took them */
+	assert_int_equal(mr_lpu_feature_set(dev, MR_LPU_FEATURE_SHADOW, 0), MR_E_NOT_SUPPORTED);
+	assert_int_equal(mr_lpu_feature_get(dev, 40, &value), MR_E_NOT_SUPPORTED);
+	assert_int_equal(mr_lpu_feature_set(dev, MR_LPU_FEATURE_HEARTBEAT_MS, 1), MR_E_RANGE);
+	assert_int_equal(mr_lpu_feature_set(dev, MR_LPU_FEATURE_COALESCE, MR_LPU_COALESCE(8, 50)),
+			 0);
+	assert_int_equal(mr_lpu_feature_get(dev, MR_LPU_FEATURE_COALESCE, &value), 0);
+	assert_int_equal(value, MR_LPU_COALESCE(8, 50));
+
+	assert_int_equal(mr_lpu_firmware_update(dev, &image, sizeof(image), 2), MR_E_CHECKSUM);
+	crypto_hash_sha256(image.head.sha256, image.code, sizeof(image.code));
+	assert_int_equal(mr_lpu_firmware_update(dev, &image, sizeof(image), 1), MR_E_BUSY);
+	assert_int_equal(mr_lpu_firmware_update(dev, &image, 2 << 20, 2), MR_E_TOO_LARGE);
+	assert_int_equal(mr_lpu_firmware_update(dev, &image, sizeof(image), 2), 0);
+	assert_int_equal(mr_lpu_log(dev, MR_LPU_LOG_FIRMWARE, &log, sizeof(log)), sizeof(log));
+	assert_int_equal(log.running, 1);
+	assert_int_equal(dev->admin->reset(dev), 0);
+	wait_line(dev, "firmware by the driver runs, from slot 2");
+	assert_int_equal(mr_lpu_feature_get(dev, MR_LPU_FEATURE_COALESCE, &value), 0);
+	assert_int_equal(value, 0);
+	lpu_rig_close(&rig);
+}
+
 /* A device whose events are nonsense. */
 static void mad(struct liar *l, const struct mr_lpu_command *c)
 {
@@ -430,6 +474,7 @@ int main(void)
 		cmocka_unit_test(resets_escalate_and_end),
 		cmocka_unit_test(events_become_lines_and_counts),
 		cmocka_unit_test(doorbells_are_avoided),
+		cmocka_unit_test(features_and_firmware_by_the_driver),
 		cmocka_unit_test(mad_events_are_counted),
 	};
 

@@ -108,7 +108,7 @@
 #define MR_LPU_REG_ADMIN_CQ_LO   0x030u /* RW while READY = 0: IOVA of the admin completion ring, */
 #define MR_LPU_REG_ADMIN_CQ_HI   0x034u /* 64-byte aligned */
 #define MR_LPU_REG_HEARTBEAT     0x038u /* R: changes while the device's firmware runs its loop */
-#define MR_LPU_REG_REFUSED       0x03cu /* R: commands refused, doorbells ignored, DMA faults */
+#define MR_LPU_REG_REFUSED       0x03cu /* R: commands refused, doorbells ignored */
 
 #define MR_LPU_MAGIC             0x55504c4du /* "MLPU" */
 #define MR_LPU_VERSION           0x00010001u
