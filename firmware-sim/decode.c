@@ -52,9 +52,8 @@ static int check_options(const struct mr_lpu_cmd_decode *cmd, const struct mr_lp
 {
 	if (e->logits_iova && (e->logits_iova % 4 || cmd->logits_stride < 4ull * vocab))
 		return MR_E_RANGE;
-	if (e->mask_iova &&
-	    (e->mask_iova % 4 ||
-	     cmd->mask_stride < sizeof(struct mr_lpu_mask) + (vocab + 31) / 32 * 4))
+	if (e->mask_iova && (e->mask_iova % 4 ||
+			     cmd->mask_stride < sizeof(struct mr_lpu_mask) + (vocab + 31) / 32 * 4))
 		return MR_E_RANGE;
 	return e->top_iova && (e->top_iova % 8 || !cmd->top) ? MR_E_RANGE : 0;
 }
@@ -175,9 +174,8 @@ static int finish_row(struct sim *sim, struct sim_queue *q, struct sim_decode_ro
 
 	/* Before the token counts as fed: where the mask is late, the host decodes the step again. */
 	if (row->mask_iova) {
-		status = mr_sim_choice_read(sim,
-					    row->mask_iova + (uint64_t)d->step * d->mask_stride,
-					    record.position);
+		status = mr_sim_choice_read(
+			sim, row->mask_iova + (uint64_t)d->step * d->mask_stride, record.position);
 		if (status)
 			return status;
 		choice = mr_sim_choice_apply(sim, logits);

@@ -19,7 +19,7 @@ struct sim_decode_row {
 	uint32_t position; /* of the token to be fed */
 	uint32_t token;
 	uint32_t stopped;
-	uint32_t forced; /* 1 = forced[] of this row holds */
+	uint32_t forced;                           /* 1 = forced[] of this row holds */
 	uint64_t logits_iova, mask_iova, top_iova; /* of step 0 */
 };
 

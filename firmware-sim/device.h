@@ -82,9 +82,9 @@ struct sim {
 	struct sim_firmware firmware;
 	struct sim_sense sense;
 	int vector_fd[SIM_VECTORS]; /* any thread: relaxed atomics */
-	uint32_t fatal;          /* MR_LPU_CRASH_*, 0 = none */
-	uint32_t reset_asked;    /* MR_LPU_RESET_* of a RESET that has completed */
-	uint32_t function_reset; /* any thread: 1 = asked for, the device's thread clears it */
+	uint32_t fatal;             /* MR_LPU_CRASH_*, 0 = none */
+	uint32_t reset_asked;       /* MR_LPU_RESET_* of a RESET that has completed */
+	uint32_t function_reset;    /* any thread: 1 = asked for, the device's thread clears it */
 
 	pthread_t thread;
 	uint32_t parked; /* futex; see thread.c */

@@ -101,8 +101,8 @@ int mr_sim_dma_load(struct sim_dma *dma, uint64_t iova, uint32_t *word, uint32_t
 	pthread_rwlock_rdlock(&dma->lock);
 	const uint8_t *from = translate(dma, iova, count * sizeof(*word), MR_PORT_DMA_READ);
 	for (uint32_t i = 0; from && i < count; i++)
-		word[i] = __atomic_load_n((const uint32_t *)(const void *)from + i,
-					  __ATOMIC_SEQ_CST);
+		word[i] =
+			__atomic_load_n((const uint32_t *)(const void *)from + i, __ATOMIC_SEQ_CST);
 	pthread_rwlock_unlock(&dma->lock);
 	dma->faults += !from;
 	return from ? 0 : MR_E_DMA_FAULT;

@@ -18,8 +18,8 @@ struct sim;
 struct sim_firmware {
 	uint8_t *image; /* SIM_FIRMWARE_MAX, from the first DOWNLOAD on */
 	uint64_t received;
-	uint32_t running, next, updates;                      /* slots from 1 */
-	uint32_t told;                                        /* running when the host last heard */
+	uint32_t running, next, updates; /* slots from 1 */
+	uint32_t told;                   /* running when the host last heard */
 	char version[SIM_FIRMWARE_SLOTS][32];
 };
 

@@ -31,7 +31,8 @@ static void post_event(struct lpu *lpu)
 {
 	struct mr_lpu_cmd_async_event cmd = {.head.opcode = MR_LPU_ASYNC_EVENT};
 
-	mr_lpu_admin_post(lpu, &cmd, ADMIN_EVENT); /* full: one event command fewer is with the device */
+	mr_lpu_admin_post(lpu, &cmd,
+			  ADMIN_EVENT); /* full: one event command fewer is with the device */
 }
 
 void mr_lpu_events_start(struct lpu *lpu)
@@ -105,8 +106,7 @@ static void on_power(struct lpu *lpu, const struct mr_lpu_power *p)
 	mr_metric_max(MR_M_lpu_temperature_peak, p->temperature_peak_mk);
 	mr_lpu_say(lpu, "%s: %u.%u K, at most %u.%u K; %u mW", lpu->dev.caps.name,
 		   p->temperature_mk / 1000, p->temperature_mk % 1000 / 100,
-		   p->temperature_peak_mk / 1000, p->temperature_peak_mk % 1000 / 100,
-		   p->power_mw);
+		   p->temperature_peak_mk / 1000, p->temperature_peak_mk % 1000 / 100, p->power_mw);
 }
 
 /* A device's text, for a line: what is not printable becomes a point. */

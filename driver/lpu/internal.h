@@ -20,7 +20,7 @@
 
 #define ADMIN_ENTRIES 16u
 #define EVENT_BYTES   4096u /* room for a log page that an event names */
-#define IO_QUEUE      1u /* the one that this driver makes */
+#define IO_QUEUE      1u    /* the one that this driver makes */
 #define IO_VECTOR     1u
 
 enum pending_kind {
@@ -45,7 +45,7 @@ enum admin_kind {
 struct pending {
 	enum pending_kind kind;
 	uint32_t request;
-	int32_t status; /* what the driver itself found wrong with its records */
+	int32_t status;   /* what the driver itself found wrong with its records */
 	uint32_t aborted; /* the driver asked for its end */
 	uint64_t tag;
 	uint64_t param_end; /* room to give back, in each fifo */
@@ -107,11 +107,11 @@ struct lpu {
 		enum admin_kind kind;
 		uint32_t request;
 	} admin[ADMIN_ENTRIES];
-	uint32_t event_logs;   /* bit n: log n is to be read for an event */
-	uint32_t event_log;    /* that is being read, 0 = none */
+	uint32_t event_logs;         /* bit n: log n is to be read for an event */
+	uint32_t event_log;          /* that is being read, 0 = none */
 	struct mr_lpu_health health; /* as last read */
 
-	uint32_t coalesce; /* as struct mr_lpu_options says */
+	uint32_t coalesce;            /* as struct mr_lpu_options says */
 	struct mr_lpu_shadow *shadow; /* by queue, those of all that the device has */
 	int shadow_on;
 
@@ -147,7 +147,7 @@ struct lpu {
 	/* what a reset ended and poll has not yet told: [ended_next, ended_count) */
 	struct pending *ended; /* [entries] */
 	uint32_t ended_next, ended_count;
-	char why[256]; /* of the last load that failed */
+	char why[256];              /* of the last load that failed */
 	uint32_t idle_polls, slept; /* slept: armed since the last look at the clock */
 	struct mr_recover recover;
 	const struct mr_model *model; /* of the program */

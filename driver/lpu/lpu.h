@@ -29,7 +29,8 @@ struct mr_lpu_options {
 	uint32_t context;       /* positions a slot the program is compiled for; 0 = the model's */
 	uint32_t batch_max;     /* 0 = 64 */
 	uint64_t timeout_ms;    /* for admin commands, and without progress; 0 = 5000 */
-	uint32_t coalesce; /* MR_LPU_COALESCE(entries, us) of lpu_spec.h, where the device can; 0 = off */
+	uint32_t
+		coalesce; /* MR_LPU_COALESCE(entries, us) of lpu_spec.h, where the device can; 0 = off */
 	/* Nanoseconds of a clock that never goes back, for every time limit; NULL = CLOCK_MONOTONIC. */
 	uint64_t (*now_ns)(void *arg);
 	void *clock_arg;

@@ -11,8 +11,8 @@
 #define READBACK_BYTES (MR_CHIP_BYTES_MAX + EVENT_BYTES)
 
 /* A device looks at those of every queue that it has; one with more does without. */
-#define SHADOWS        65u
-#define SHADOW_BYTES   (SHADOWS * sizeof(struct mr_lpu_shadow))
+#define SHADOWS      65u
+#define SHADOW_BYTES (SHADOWS * sizeof(struct mr_lpu_shadow))
 
 /* A region's bytes, dealt out from the start, each piece on a cache line of its own. */
 struct dealer {
@@ -41,7 +41,7 @@ int mr_lpu_queue_init(struct lpu *lpu)
 	if (!status)
 		status = mr_arena_region(lpu->arena, MR_REGION_RECORDS,
 					 ADMIN_ENTRIES * sizeof(*lpu->admin_cq) + cq + ring +
-					 SHADOW_BYTES + 1024,
+						 SHADOW_BYTES + 1024,
 					 &lpu->records);
 	if (!status)
 		status = mr_arena_region(lpu->arena, MR_REGION_READBACK, READBACK_BYTES,

@@ -28,10 +28,10 @@
 #define QUEUES   5u
 
 /* Bits of the byte before a command. */
-#define IO       1u
-#define HOT      2u
-#define ECC      4u
-#define ASSERTS  8u
+#define IO      1u
+#define HOT     2u
+#define ECC     4u
+#define ASSERTS 8u
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -185,7 +185,8 @@ static void liar_close(void *ctx)
 }
 
 static const struct mr_lpu_port_ops liar_ops = {
-	liar_read, liar_write, liar_doorbell, liar_map, liar_unmap, liar_irq, liar_reset, liar_close,
+	liar_read,  liar_write, liar_doorbell, liar_map,
+	liar_unmap, liar_irq,   liar_reset,    liar_close,
 };
 
 int liar_open(struct liar *l, struct mr_arena *arena, struct mr_device **dev)
@@ -218,8 +219,12 @@ int liar_open(struct liar *l, struct mr_arena *arena, struct mr_device **dev)
 		};
 	memcpy(l->id.chip_hash, chip.hash, 32);
 	assert_int_equal(mr_bus_local_open(&port, &bus), 0);
-	struct mr_lpu_options o = {.arena = arena, .bus = bus, .context = 64, .timeout_ms = 50,
-				   .now_ns = l->now_ns, .clock_arg = l};
+	struct mr_lpu_options o = {.arena = arena,
+				   .bus = bus,
+				   .context = 64,
+				   .timeout_ms = 50,
+				   .now_ns = l->now_ns,
+				   .clock_arg = l};
 	int status = mr_lpu_open(&o, dev);
 	if (status)
 		bus->ops->close(bus);

@@ -24,8 +24,9 @@ struct liar {
 	uint64_t admin_sq, admin_cq;
 	uint32_t head[2], done[2], record;
 	uint32_t resets; /* function-level */
-	uint32_t stuck;  /* 1 = CONTROL does nothing, until a function-level reset; 2 = nor does that */
-	uint32_t gone;   /* 1 = every register reads as all ones */
+	uint32_t
+		stuck; /* 1 = CONTROL does nothing, until a function-level reset; 2 = nor does that */
+	uint32_t gone;        /* 1 = every register reads as all ones */
 	uint32_t beat, beats; /* HEARTBEAT, and what each read adds to it */
 	void (*abort)(struct liar *l, const struct mr_lpu_cmd_abort *c);
 	/* answers ASYNC_EVENT and GET_LOG of a log beside CHIP, or NULL */

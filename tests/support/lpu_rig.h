@@ -59,7 +59,7 @@ struct raw_host {
 	struct mr_lpu_record *records; /* of queue 1 */
 	struct mr_lpu_record *ring[RAW_QUEUES];
 	uint32_t tail[RAW_QUEUES], head[RAW_QUEUES];
-	uint32_t record_head;        /* of queue 1 */
+	uint32_t record_head;         /* of queue 1 */
 	struct mr_lpu_shadow *shadow; /* NULL = doorbells by BAR2 */
 	uint32_t rung;                /* writes to BAR2 */
 };

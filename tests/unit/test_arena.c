@@ -324,10 +324,14 @@ static void test_pages_lie_where_they_say(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_regions),        cmocka_unit_test(test_lookup_edges),
-		cmocka_unit_test(test_access_by_role), cmocka_unit_test(test_consumer_refuses),
-		cmocka_unit_test(test_lock_refused),   cmocka_unit_test(test_nodes),
-		cmocka_unit_test(test_best_pages),     cmocka_unit_test(test_pages_lie_where_they_say),
+		cmocka_unit_test(test_regions),
+		cmocka_unit_test(test_lookup_edges),
+		cmocka_unit_test(test_access_by_role),
+		cmocka_unit_test(test_consumer_refuses),
+		cmocka_unit_test(test_lock_refused),
+		cmocka_unit_test(test_nodes),
+		cmocka_unit_test(test_best_pages),
+		cmocka_unit_test(test_pages_lie_where_they_say),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

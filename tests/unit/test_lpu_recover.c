@@ -429,8 +429,7 @@ static void features_and_firmware_by_the_driver(void **state)
 /* A device whose events are nonsense. */
 static void mad(struct liar *l, const struct mr_lpu_command *c)
 {
-	static const uint32_t said[] = {0,
-					MR_LPU_EVENT(9, MR_LPU_LOG_HEALTH, 0),
+	static const uint32_t said[] = {0, MR_LPU_EVENT(9, MR_LPU_LOG_HEALTH, 0),
 					MR_LPU_EVENT(MR_LPU_EVENT_ECC, MR_LPU_LOG_CHIP, 0),
 					MR_LPU_EVENT(MR_LPU_EVENT_ECC, 200, 0),
 					MR_LPU_EVENT(MR_LPU_EVENT_CRASH, MR_LPU_LOG_CRASH, 1)};

@@ -170,7 +170,8 @@ static void errors_and_health_are_logged(void **state)
 
 	raw_open(&h, &tiny, 1);
 	assert_int_equal((int)raw_log(&h, MR_LPU_LOG_ERRORS, errors, sizeof(errors)), 0);
-	assert_int_equal((int)raw_log(&h, MR_LPU_LOG_HEALTH, &health, sizeof(health)), sizeof(health));
+	assert_int_equal((int)raw_log(&h, MR_LPU_LOG_HEALTH, &health, sizeof(health)),
+			 sizeof(health));
 	assert_int_equal(health.errors, 0);
 	assert_int_equal(health.chips_up, 2);
 	assert_int_equal(health.power_mw, 0);
@@ -181,10 +182,12 @@ static void errors_and_health_are_logged(void **state)
 		assert_int_equal(raw_do(&h, 1, &bad, NULL),
 				 i % 2 ? MR_E_NOT_SUPPORTED : MR_E_INVALID);
 		if (i == 2)
-			assert_int_equal((int)raw_log(&h, MR_LPU_LOG_ERRORS, errors, sizeof(errors)),
-					 3 * sizeof(errors[0]));
+			assert_int_equal(
+				(int)raw_log(&h, MR_LPU_LOG_ERRORS, errors, sizeof(errors)),
+				3 * sizeof(errors[0]));
 	}
-	assert_int_equal((int)raw_log(&h, MR_LPU_LOG_ERRORS, errors, sizeof(errors)), sizeof(errors));
+	assert_int_equal((int)raw_log(&h, MR_LPU_LOG_ERRORS, errors, sizeof(errors)),
+			 sizeof(errors));
 	for (uint32_t i = 0; i < MR_LPU_ERRORS_MAX; i++) {
 		assert_int_equal(errors[i].number, 37 + i);
 		assert_int_equal(errors[i].request, 500 + 36 + i);
@@ -193,7 +196,8 @@ static void errors_and_health_are_logged(void **state)
 		assert_int_equal(errors[i].status, i % 2 ? -MR_E_NOT_SUPPORTED : -MR_E_INVALID);
 		assert_true(!i || errors[i].time_ms >= errors[i - 1].time_ms);
 	}
-	assert_int_equal((int)raw_log(&h, MR_LPU_LOG_HEALTH, &health, sizeof(health)), sizeof(health));
+	assert_int_equal((int)raw_log(&h, MR_LPU_LOG_HEALTH, &health, sizeof(health)),
+			 sizeof(health));
 	assert_int_equal(health.errors, 100);
 	assert_int_equal(raw_counters(&h).refused, 100);
 	assert_int_equal(health.resets, 0);

@@ -49,9 +49,8 @@ static void features_have_ranges_and_reset_values(void **state)
 	assert_int_equal(raw_feature(&h, MR_LPU_FEATURE_EVENTS, 1, 0, &v), MR_E_INVALID);
 	assert_int_equal(raw_feature(&h, 0, 0, 0, &v), MR_E_NOT_SUPPORTED);
 	assert_int_equal(raw_feature(&h, MR_LPU_FEATURE_SHADOW + 1, 0, 0, &v), MR_E_NOT_SUPPORTED);
-	struct mr_lpu_cmd_features c = {.head = {MR_LPU_FEATURES, 0, 1},
-					.feature = MR_LPU_FEATURE_EVENTS,
-					.action = 3};
+	struct mr_lpu_cmd_features c = {
+		.head = {MR_LPU_FEATURES, 0, 1}, .feature = MR_LPU_FEATURE_EVENTS, .action = 3};
 	assert_int_equal(raw_do(&h, 0, &c, NULL), MR_E_RANGE);
 	c.action = MR_LPU_FEATURE_GET;
 	c.value = 1;
@@ -253,14 +252,13 @@ static void a_bad_image_is_refused(struct raw_host *h)
 {
 	struct image image;
 
-#define IMAGE(change, want)                                                                \
-	do {                                                                               \
-		make_image(&image, "fw 2");                                                \
-		change;                                                                    \
-		assert_int_equal(download(h, &image, sizeof(image)), 0);                   \
-		assert_int_equal(firmware(h, MR_LPU_FIRMWARE_VERIFY, 2, 0, 0), want);      \
-		assert_int_equal(firmware(h, MR_LPU_FIRMWARE_VERIFY, 2, 0, 0),             \
-				 MR_E_NOT_ACTIVE);                                         \
+#define IMAGE(change, want)                                                                      \
+	do {                                                                                     \
+		make_image(&image, "fw 2");                                                      \
+		change;                                                                          \
+		assert_int_equal(download(h, &image, sizeof(image)), 0);                         \
+		assert_int_equal(firmware(h, MR_LPU_FIRMWARE_VERIFY, 2, 0, 0), want);            \
+		assert_int_equal(firmware(h, MR_LPU_FIRMWARE_VERIFY, 2, 0, 0), MR_E_NOT_ACTIVE); \
 	} while (0)
 	IMAGE(image.head.magic++, MR_E_FORMAT);
 	IMAGE(image.head.format++, MR_E_VERSION);

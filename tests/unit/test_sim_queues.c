@@ -315,8 +315,8 @@ static void masks_and_the_best(void **state)
 			const struct mr_lpu_top *t = &top[step * 5 + k];
 			uint32_t better = 0;
 			for (uint32_t i = 0; i < vocab; i++)
-				better += x[i] > x[t->token] ||
-					  (x[i] == x[t->token] && i < t->token);
+				better +=
+					x[i] > x[t->token] || (x[i] == x[t->token] && i < t->token);
 			assert_int_equal(better, k);
 			float want = mr_logprob(x, vocab, t->token);
 			assert_memory_equal(&t->logprob, &want, 4);

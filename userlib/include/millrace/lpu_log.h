@@ -127,10 +127,10 @@ MR_LPU_AT(mr_lpu_health, reserved, 48);
 /* MR_LPU_LOG_FIRMWARE: what is in the slots, and what runs. */
 #define MR_LPU_FIRMWARE_SLOTS_MAX 4u
 struct mr_lpu_firmware_log {
-	uint32_t slots;   /* as identify.firmware_slots */
-	uint32_t running; /* slot, from 1 */
-	uint32_t next;    /* slot that the next reset starts; may be the same */
-	uint32_t updates; /* images verified into a slot, since power-on */
+	uint32_t slots;      /* as identify.firmware_slots */
+	uint32_t running;    /* slot, from 1 */
+	uint32_t next;       /* slot that the next reset starts; may be the same */
+	uint32_t updates;    /* images verified into a slot, since power-on */
 	char version[4][32]; /* of slot 1, 2, ...; "" = empty */
 	uint64_t reserved[6];
 };
@@ -142,11 +142,11 @@ MR_LPU_AT(mr_lpu_firmware_log, version, 16);
 #define MR_LPU_FIRMWARE_FORMAT 1u
 struct mr_lpu_firmware_image {
 	uint32_t magic;
-	uint32_t format;     /* MR_LPU_FIRMWARE_FORMAT */
-	uint64_t bytes;      /* of code, after this header */
-	char product[32];    /* as identify.product */
-	char version[32];    /* NUL-terminated, not empty */
-	uint8_t sha256[32];  /* of the code */
+	uint32_t format;    /* MR_LPU_FIRMWARE_FORMAT */
+	uint64_t bytes;     /* of code, after this header */
+	char product[32];   /* as identify.product */
+	char version[32];   /* NUL-terminated, not empty */
+	uint8_t sha256[32]; /* of the code */
 	uint64_t reserved[2];
 };
 MR_LPU_SIZE(mr_lpu_firmware_image, 128);
@@ -155,14 +155,14 @@ MR_LPU_AT(mr_lpu_firmware_image, sha256, 80);
 
 /* MR_LPU_LOG_CRASH: the latest time that the device gave up (STATUS.FATAL). It outlives resets. */
 struct mr_lpu_crash {
-	uint64_t number;  /* crashes since power-on */
-	uint64_t time_ms; /* of this one, since power-on */
-	uint32_t cause;   /* MR_LPU_CRASH_* */
-	uint32_t queue;   /* that was served, 0 = admin or none */
-	uint32_t opcode;  /* of its latest command */
-	uint32_t request; /* the same */
-	uint64_t iova;    /* RING: that could not be reached */
-	uint64_t steps;   /* as in the counters then */
+	uint64_t number;   /* crashes since power-on */
+	uint64_t time_ms;  /* of this one, since power-on */
+	uint32_t cause;    /* MR_LPU_CRASH_* */
+	uint32_t queue;    /* that was served, 0 = admin or none */
+	uint32_t opcode;   /* of its latest command */
+	uint32_t request;  /* the same */
+	uint64_t iova;     /* RING: that could not be reached */
+	uint64_t steps;    /* as in the counters then */
 	char firmware[32]; /* that ran */
 	char text[128];    /* of the firmware's own, for its maker; NUL-terminated */
 	uint64_t reserved[6];
@@ -177,13 +177,13 @@ MR_LPU_AT(mr_lpu_crash, text, 80);
 
 /* MR_LPU_LOG_POWER. What the device cannot measure is 0. */
 struct mr_lpu_power {
-	uint32_t power_mw;           /* milliwatts of the group, now */
-	uint32_t power_peak_mw;      /* highest since power-on */
-	uint32_t temperature_mk;     /* millikelvin of the hottest chip, now */
+	uint32_t power_mw;       /* milliwatts of the group, now */
+	uint32_t power_peak_mw;  /* highest since power-on */
+	uint32_t temperature_mk; /* millikelvin of the hottest chip, now */
 	uint32_t temperature_peak_mk;
-	uint32_t over_mk;            /* thresholds, as the features say */
+	uint32_t over_mk; /* thresholds, as the features say */
 	uint32_t under_mk;
-	uint64_t energy_mj;          /* millijoules since power-on */
+	uint64_t energy_mj; /* millijoules since power-on */
 	uint64_t reserved[4];
 };
 MR_LPU_SIZE(mr_lpu_power, 64);

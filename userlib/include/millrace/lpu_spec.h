@@ -316,9 +316,10 @@ MR_LPU_AT(mr_lpu_cmd_features, iova, 24);
 #define MR_LPU_FEATURE_SET 2u
 
 /* Each has its reset value again after every reset. */
-#define MR_LPU_FEATURE_QUEUES        1u /* I/O queues that may be created, 1 to queues_max; queues_max */
-#define MR_LPU_FEATURE_COALESCE      2u /* of a queue, see MR_LPU_COALESCE_*; 0 */
-#define MR_LPU_FEATURE_HEARTBEAT_MS  3u /* HEARTBEAT changes at least once in so long, 10 to 60000; 1000 */
+#define MR_LPU_FEATURE_QUEUES   1u /* I/O queues that may be created, 1 to queues_max; queues_max */
+#define MR_LPU_FEATURE_COALESCE 2u /* of a queue, see MR_LPU_COALESCE_*; 0 */
+#define MR_LPU_FEATURE_HEARTBEAT_MS \
+	3u /* HEARTBEAT changes at least once in so long, 10 to 60000; 1000 */
 #define MR_LPU_FEATURE_TEMP_OVER_MK  4u /* event at or above so many millikelvin; 358150; 0 = none */
 #define MR_LPU_FEATURE_TEMP_UNDER_MK 5u /* event at or below; 0 = none */
 #define MR_LPU_FEATURE_EVENTS        6u /* bit n: events of type n are told; MR_LPU_EVENTS_ALL */
@@ -330,7 +331,7 @@ MR_LPU_AT(mr_lpu_cmd_features, iova, 24);
  * 0 too; else the time is 1 to MR_LPU_COALESCE_US_MAX.
  */
 #define MR_LPU_COALESCE(entries, us) ((uint32_t)(entries) | (uint32_t)(us) << 8)
-#define MR_LPU_COALESCE_ENTRIES(v)   ((v) & 0xffu)
+#define MR_LPU_COALESCE_ENTRIES(v)   ((v)&0xffu)
 #define MR_LPU_COALESCE_US(v)        ((v) >> 8)
 #define MR_LPU_COALESCE_US_MAX       1000000u
 
@@ -347,15 +348,18 @@ struct mr_lpu_cmd_async_event {
 MR_LPU_SIZE(mr_lpu_cmd_async_event, 64);
 #define MR_LPU_EVENT(type, log, info) \
 	((uint32_t)(type) | (uint32_t)(log) << 8 | (uint32_t)(info) << 16)
-#define MR_LPU_EVENT_TYPE(result) ((result) & 0xffu)         /* MR_LPU_EVENT_*, below */
+#define MR_LPU_EVENT_TYPE(result) ((result)&0xffu)           /* MR_LPU_EVENT_*, below */
 #define MR_LPU_EVENT_LOG(result)  ((result) >> 8 & 0xffu)    /* MR_LPU_LOG_*: read it */
 #define MR_LPU_EVENT_INFO(result) ((result) >> 16 & 0xffffu) /* by type */
 
-#define MR_LPU_EVENT_DOORBELL    1u /* an index was ignored; log COUNTERS; info: queue */
-#define MR_LPU_EVENT_ERROR       2u /* a DMA fault or E_DEVICE; log ERRORS; info: status, as in a completion */
-#define MR_LPU_EVENT_TEMPERATURE 3u /* a threshold was passed; log POWER; info: MR_LPU_TEMPERATURE_* */
-#define MR_LPU_EVENT_ECC         4u /* words of SRAM were wrong; log HEALTH; info: 1 corrected, 2 not */
-#define MR_LPU_EVENT_FIRMWARE    5u /* other firmware runs since the reset; log FIRMWARE; info: its slot */
+#define MR_LPU_EVENT_DOORBELL 1u /* an index was ignored; log COUNTERS; info: queue */
+#define MR_LPU_EVENT_ERROR \
+	2u /* a DMA fault or E_DEVICE; log ERRORS; info: status, as in a completion */
+#define MR_LPU_EVENT_TEMPERATURE \
+	3u                  /* a threshold was passed; log POWER; info: MR_LPU_TEMPERATURE_* */
+#define MR_LPU_EVENT_ECC 4u /* words of SRAM were wrong; log HEALTH; info: 1 corrected, 2 not */
+#define MR_LPU_EVENT_FIRMWARE \
+	5u /* other firmware runs since the reset; log FIRMWARE; info: its slot */
 #define MR_LPU_EVENT_CRASH       6u /* a crash dump is there; log CRASH; info: its cause */
 #define MR_LPU_EVENTS_ALL        0x7eu
 #define MR_LPU_TEMPERATURE_OVER  1u
@@ -610,11 +614,12 @@ struct mr_lpu_decode_entry {
 			       */
 	uint64_t logits_iova; /* 0 = none; else where float[vocabulary] of step 0 goes, 4-byte
 				 aligned */
-	uint64_t mask_iova; /* optional, 0 = none; else where struct mr_lpu_mask of step 0 lies, 4-byte
+	uint64_t
+		mask_iova; /* optional, 0 = none; else where struct mr_lpu_mask of step 0 lies, 4-byte
 			     * aligned */
 	uint32_t forced_count; /* 0, or steps - 1; stop tokens stop a forced slot too */
 	uint32_t flags;        /* none defined: 0 */
-	uint64_t top_iova;     /* optional, 0 = none; else where struct mr_lpu_top[top] of step 0 goes,
+	uint64_t top_iova; /* optional, 0 = none; else where struct mr_lpu_top[top] of step 0 goes,
 				* those of the next step after it; 8-byte aligned */
 	uint64_t reserved[1];
 };
