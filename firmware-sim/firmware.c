@@ -9,7 +9,7 @@
 
 void mr_sim_firmware_start(struct sim_firmware *f)
 {
-	strcpy(f->version[0], "firmware-sim");
+	memcpy(f->version[0], "firmware-sim", sizeof("firmware-sim"));
 	f->running = f->next = f->told = 1;
 }
 

@@ -43,7 +43,7 @@ static int look(struct mr_recover *r, uint64_t now)
 		return 0;
 	}
 	r->stalls++;
-	if (r->ops->abort(r->ctx))
+	if (r->ops->end_oldest(r->ctx))
 		return lose(r, MR_E_TIMEOUT);
 	r->aborts++;
 	enter(r, MR_RECOVER_ABORT, now);

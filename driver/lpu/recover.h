@@ -33,8 +33,8 @@ struct mr_recover_ops {
 	uint64_t (*now_ns)(void *ctx);
 	uint32_t (*status)(void *ctx); /* registers STATUS and HEARTBEAT */
 	uint32_t (*heartbeat)(void *ctx);
-	int (*abort)(
-		void *ctx); /* asks for the oldest command's end, does not wait; 0, or it cannot */
+	/* Asks for the oldest command's end, does not wait; 0, or it cannot. */
+	int (*end_oldest)(void *ctx);
 	int (*controller)(
 		void *ctx); /* these two may sleep, and end in bounded time: 0 or why not */
 	int (*function)(void *ctx);

@@ -78,6 +78,7 @@ static void admin(struct liar *l, const struct mr_lpu_command *cmd)
 	}
 	if (cmd->head.opcode == MR_LPU_ABORT && l->abort)
 		l->abort(l, (const void *)cmd);
+	l->loads += cmd->head.opcode == MR_LPU_PROGRAM;
 	if (cmd->head.opcode == MR_LPU_IDENTIFY)
 		memcpy(liar_at(l, identify->iova), &l->id, sizeof(l->id));
 	if (cmd->head.opcode == MR_LPU_GET_LOG) {

@@ -24,6 +24,7 @@ struct liar {
 	uint64_t admin_sq, admin_cq;
 	uint32_t head[2], done[2], record;
 	uint32_t resets; /* function-level */
+	uint32_t loads;  /* PROGRAM commands */
 	uint32_t
 		stuck; /* 1 = CONTROL does nothing, until a function-level reset; 2 = nor does that */
 	uint32_t gone;        /* 1 = every register reads as all ones */

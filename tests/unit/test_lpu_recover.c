@@ -276,8 +276,10 @@ static void resets_escalate_and_end(void **state)
 	assert_int_equal(w.dev->work->decode(w.dev, &entry, 1, 1, 2), 0);
 	assert_int_equal(poll_long(w.dev, e), MR_E_TIMEOUT);
 	w.liar.stuck = 1;
+	uint32_t loads = w.liar.loads;
 	assert_int_equal(w.dev->admin->reset(w.dev), 0);
 	assert_int_equal(w.liar.resets, 1);
+	assert_int_equal(w.liar.loads, 2 * loads);
 	assert_int_equal(poll_long(w.dev, e), 1);
 	assert_int_equal(e[0].status, MR_E_DEVICE);
 	assert_int_equal(e[0].tag, 2);
