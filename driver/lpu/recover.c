@@ -77,8 +77,6 @@ int mr_recover_reset(struct mr_recover *r)
 {
 	int status;
 
-	if (r->state == MR_RECOVER_DEAD)
-		return MR_E_DEVICE;
 	r->controller_resets++;
 	status = r->ops->controller(r->ctx);
 	if (status) {

@@ -14,7 +14,7 @@
  *    |                                        |                   |
  *    +--- controller reset ---- mr_recover_reset ----------------+
  *    +--- function reset   ----- where that failed
- *    DEAD ---------------------- where that failed too: each later reset fails at once
+ *    DEAD ---------------------- where that failed too: given up, until a later reset succeeds
  */
 #ifndef MR_DRIVER_LPU_RECOVER_H
 #define MR_DRIVER_LPU_RECOVER_H
@@ -26,7 +26,7 @@ enum mr_recover_state {
 	MR_RECOVER_WATCH, /* none since since_ns */
 	MR_RECOVER_ABORT, /* the oldest command is asked to end, since since_ns */
 	MR_RECOVER_LOST,  /* until mr_recover_reset */
-	MR_RECOVER_DEAD,  /* every reset failed */
+	MR_RECOVER_DEAD,  /* the last reset failed, the function's too */
 };
 
 struct mr_recover_ops {
@@ -61,7 +61,7 @@ void mr_recover_progress(struct mr_recover *r);
  * read 16 times in stall_ns, so that a device that has given up need not be waited for.
  */
 int mr_recover_tick(struct mr_recover *r);
-/* Brings the device back: 0, or why the function reset failed (MR_E_DEVICE once DEAD). */
+/* Brings the device back: 0, or why the function reset failed. A DEAD one may have come back by then. */
 int mr_recover_reset(struct mr_recover *r);
 
 #endif /* MR_DRIVER_LPU_RECOVER_H */
