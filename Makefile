@@ -25,7 +25,7 @@ VERSION := $(shell awk '/define MR_VERSION_(MAJOR|MINOR|PATCH)/{v=v s $$3; s="."
 # What a fresh Debian 12 needs, and the pkg-config names that show it is there.
 APT_PACKAGES := build-essential pkg-config dpdk-dev libxdp-dev libhwloc-dev libnuma-dev \
 	libcmocka-dev libpcre2-dev libsodium-dev libjson-c-dev libncurses-dev python3 python3-pip \
-	python3-docutils iproute2 ethtool
+	python3-docutils python3-sphinx iproute2 ethtool
 PC_DPDK := libdpdk
 PC_DRV  := hwloc libpcre2-8 libsodium json-c
 PC_TOOL := ncursesw
@@ -212,6 +212,11 @@ bench-cpu: all
 .PHONY: accuracy
 accuracy: all
 	$(Q)sh scripts/accuracy.sh $(BIN)
+
+## docs       the pages of Documentation/ as HTML, by Sphinx: $(O)/docs/index.html
+.PHONY: docs
+docs:
+	$(Q)sh scripts/docs.sh $(O)/docs
 
 ## fmt        clang-format every source in place
 .PHONY: fmt

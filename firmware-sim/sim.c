@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <sodium.h>
 
@@ -52,9 +53,26 @@ static int port_irq(void *ctx, uint32_t vector, int fd)
 	return 0;
 }
 
+/* Asks the device's thread, which may be in a step. */
+static int port_reset(void *ctx)
+{
+	const struct timespec nap = {.tv_nsec = 100000};
+	struct sim *sim = ctx;
+
+	__atomic_store_n(&sim->function_reset, 1, __ATOMIC_SEQ_CST);
+	mr_sim_wake(sim);
+	for (int i = 0; i < 100000; i++) {
+		if (!__atomic_load_n(&sim->function_reset, __ATOMIC_SEQ_CST))
+			return 0;
+		nanosleep(&nap, NULL);
+	}
+	return MR_E_TIMEOUT;
+}
+
 static void destroy(struct sim *sim)
 {
 	mr_sim_program_drop(sim);
+	mr_sim_firmware_stop(&sim->firmware);
 	mr_sim_sram_fini(&sim->sram);
 	mr_sim_dma_fini(&sim->dma);
 	free(sim->chip_text);
@@ -77,6 +95,7 @@ static const struct mr_lpu_port_ops port_ops = {
 	.dma_map = port_dma_map,
 	.dma_unmap = port_dma_unmap,
 	.irq = port_irq,
+	.reset = port_reset,
 	.close = port_close,
 };
 
@@ -156,6 +175,8 @@ int mr_sim_create(const struct mr_sim_options *options, struct mr_lpu_port *port
 		return MR_E_NO_MEMORY;
 	}
 	mr_sim_log_start(&sim->log);
+	mr_sim_features_reset(&sim->features);
+	mr_sim_firmware_start(&sim->firmware);
 	status = init(sim, options);
 	if (!status)
 		status = mr_sim_thread_start(sim, options->cpu);

@@ -29,11 +29,13 @@ void mr_sim_wake(struct sim *sim)
 
 static int turn(struct sim *sim)
 {
-	int work = mr_sim_regs_poll(sim);
+	int work = mr_sim_regs_poll(sim) | mr_sim_sense_run(sim);
 
 	for (uint32_t i = 0; i <= SIM_IO_QUEUES && !sim->fatal; i++)
 		if (mr_sim_queue_ready(sim, &sim->queue[i]))
 			work |= mr_sim_queue_run(sim, &sim->queue[i]);
+	if (!sim->fatal)
+		mr_sim_events_run(sim);
 	__atomic_store_n(&sim->regs.heartbeat, sim->regs.heartbeat + 1, __ATOMIC_RELAXED);
 	return work;
 }
@@ -43,7 +45,12 @@ static int must_run(struct sim *sim)
 	uint32_t want = __atomic_load_n(&sim->regs.control, __ATOMIC_SEQ_CST);
 	uint32_t status = __atomic_load_n(&sim->regs.status, __ATOMIC_SEQ_CST);
 
-	if (__atomic_load_n(&sim->stop, __ATOMIC_SEQ_CST) || !want != !status)
+	if (__atomic_load_n(&sim->stop, __ATOMIC_SEQ_CST) || !want != !status ||
+	    __atomic_load_n(&sim->function_reset, __ATOMIC_SEQ_CST) || sim->reset_asked ||
+	    __atomic_load_n(&sim->sense.changed, __ATOMIC_SEQ_CST) ||
+	    (sim->fatal && !(status & MR_LPU_STATUS_FATAL)))
+		return 1;
+	if (!sim->fatal && mr_sim_events_ready(sim))
 		return 1;
 	for (uint32_t i = 0; i <= SIM_IO_QUEUES && !sim->fatal; i++)
 		if (mr_sim_queue_ready(sim, &sim->queue[i]))
@@ -51,18 +58,35 @@ static int must_run(struct sim *sim)
 	return 0;
 }
 
+/* Microseconds to sleep at most: the heartbeat goes on beating, and held vectors are raised in time. */
+static uint64_t bound_us(struct sim *sim)
+{
+	uint64_t bound = sim->features.heartbeat_ms * 500ull, now = mr_sim_now_us();
+
+	if (bound > 100000)
+		bound = 100000;
+	for (uint32_t i = 0; i <= SIM_IO_QUEUES; i++) {
+		uint64_t left = mr_sim_queue_timer(sim, &sim->queue[i], now);
+		if (left && left < bound)
+			bound = left;
+	}
+	return bound;
+}
+
 static void park(struct sim *sim)
 {
-	/* A bound, so that the heartbeat goes on beating. */
-	const struct timespec bound = {.tv_nsec = 100000000};
+	uint64_t us = bound_us(sim);
+	const struct timespec bound = {.tv_nsec = (long)us * 1000};
 
 	__atomic_store_n(&sim->parked, 1, __ATOMIC_SEQ_CST); /* [B] */
+	mr_sim_shadow_asleep(sim, 1);
 	if (!must_run(sim))
 		futex(&sim->parked, FUTEX_WAIT_PRIVATE, 1, &bound);
 	__atomic_store_n(&sim->parked, 0, __ATOMIC_SEQ_CST);
+	mr_sim_shadow_asleep(sim, 0);
 }
 
-static uint64_t now_us(void)
+uint64_t mr_sim_now_us(void)
 {
 	struct timespec t;
 
@@ -81,7 +105,7 @@ static void *run(void *arg)
 			idle_since = 0;
 			continue;
 		}
-		uint64_t now = now_us();
+		uint64_t now = mr_sim_now_us();
 		if (!idle_since)
 			idle_since = now;
 		if (now - idle_since < sim->spin_us) {

@@ -121,6 +121,7 @@ static int open_lpu(const struct tool_devices_options *o, struct mr_arena *arena
 		.arena = arena,
 		.slots = o->slots,
 		.context = o->context,
+		.log = on_log,
 	};
 	struct mr_lpu_port port;
 	int status = mr_sim_create(&sim, &port);

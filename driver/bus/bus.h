@@ -28,6 +28,8 @@ struct mr_bus_ops {
 	int (*dma_unmap)(struct mr_bus *bus, uint64_t iova);
 	/* An eventfd (non-blocking, the bus's) that counts @vector's interrupts; or a negative mr_status. */
 	int (*irq_fd)(struct mr_bus *bus, uint32_t vector);
+	/* Function-level reset, as struct mr_lpu_port_ops says. May sleep. 0 or a negative mr_status. */
+	int (*reset)(struct mr_bus *bus);
 	void (*close)(struct mr_bus *bus); /* frees the bus, and the device behind a port */
 };
 

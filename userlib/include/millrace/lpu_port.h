@@ -42,6 +42,12 @@ struct mr_lpu_port_ops {
 	 * stays the caller's and must outlive its use. 0 or MR_E_RANGE.
 	 */
 	int (*irq)(void *ctx, uint32_t vector, int fd);
+	/*
+	 * Function-level reset: the device is as after power-on (registers, queues, features, program),
+	 * but for what lpu_spec.h counts since power-on. DMA mappings and interrupts stay. Returns when
+	 * it is done and no DMA of before will follow: 0, MR_E_TIMEOUT, or MR_E_NOT_SUPPORTED.
+	 */
+	int (*reset)(void *ctx);
 	/* Stops the device and frees it; no call on it may be under way. */
 	void (*close)(void *ctx);
 };
