@@ -15,11 +15,13 @@ uint64_t mr_lpu_monotonic_ns(void *arg)
 	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
 }
 
-static void nap(void)
+/* Between two looks. A clock of the caller's own is waited for by looking at it. */
+static void nap(const struct lpu *lpu)
 {
 	const struct timespec t = {.tv_nsec = 50000};
 
-	nanosleep(&t, NULL);
+	if (lpu->now_ns == mr_lpu_monotonic_ns)
+		nanosleep(&t, NULL);
 }
 
 static int wait_ready(struct lpu *lpu, uint32_t want)
@@ -36,7 +38,7 @@ static int wait_ready(struct lpu *lpu, uint32_t want)
 			return 0;
 		if (mr_lpu_now_ns(lpu) > until)
 			return MR_E_TIMEOUT;
-		nap();
+		nap(lpu);
 	}
 }
 
@@ -131,7 +133,7 @@ int mr_lpu_admin(struct lpu *lpu, void *command, uint32_t *result)
 		if (!mr_lpu_admin_take(lpu, &c, &kind)) {
 			if (mr_lpu_now_ns(lpu) > until)
 				return MR_E_TIMEOUT;
-			nap();
+			nap(lpu);
 		} else if (kind == ADMIN_FREE) {
 			return MR_E_PROTOCOL;
 		} else if (kind != ADMIN_WAIT || c.request != head->request) {

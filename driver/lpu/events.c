@@ -35,15 +35,6 @@ static void post_event(struct lpu *lpu)
 			  ADMIN_EVENT); /* full: one event command fewer is with the device */
 }
 
-void mr_lpu_events_start(struct lpu *lpu)
-{
-	lpu->event_logs = lpu->event_log = 0;
-	if (!(lpu->id.opcodes_admin & 1ull << MR_LPU_ASYNC_EVENT))
-		return;
-	for (uint32_t i = 0; i < EVENTS_KEPT && i < lpu->id.async_max; i++)
-		post_event(lpu);
-}
-
 /* One log at a time: its page has one place. */
 static void read_next(struct lpu *lpu)
 {
@@ -60,6 +51,20 @@ static void read_next(struct lpu *lpu)
 		return;
 	lpu->event_logs &= ~(1u << log);
 	lpu->event_log = log;
+}
+
+void mr_lpu_events_start(struct lpu *lpu)
+{
+	lpu->event_logs = lpu->event_log = 0;
+	if (!(lpu->id.opcodes_admin & 1ull << MR_LPU_ASYNC_EVENT))
+		return;
+	for (uint32_t i = 0; i < EVENTS_KEPT && i < lpu->id.async_max; i++)
+		post_event(lpu);
+	/* What ECC had to tell when the device was reset, it tells no more; its log still says it. */
+	if (lpu->recover.controller_resets && lpu->id.logs & 1ull << MR_LPU_LOG_HEALTH) {
+		lpu->event_logs = 1u << MR_LPU_LOG_HEALTH;
+		read_next(lpu);
+	}
 }
 
 static void on_event(struct lpu *lpu, uint32_t result)
@@ -95,6 +100,9 @@ static void on_health(struct lpu *lpu, const struct mr_lpu_health *h)
 {
 	count_up(MR_M_lpu_ecc_corrected, lpu->health.ecc_corrected, h->ecc_corrected);
 	count_up(MR_M_lpu_ecc_uncorrected, lpu->health.ecc_uncorrected, h->ecc_uncorrected);
+	if (h->ecc_corrected == lpu->health.ecc_corrected &&
+	    h->ecc_uncorrected == lpu->health.ecc_uncorrected)
+		return;
 	lpu->health = *h;
 	mr_lpu_say(lpu, "%s: event: ECC corrected %llu words of SRAM, and lost %llu",
 		   lpu->dev.caps.name, (unsigned long long)h->ecc_corrected,
@@ -186,7 +194,9 @@ void mr_lpu_events_admin(struct lpu *lpu, enum admin_kind kind, const struct mr_
 		on_event(lpu, c->result);
 		post_event(lpu);
 	}
-	/* An ABORT's own end says nothing: its target's completion does. */
+	/* Where the device knows the target, its completion comes; where not, poll.c knows what that means. */
+	if (kind == ADMIN_ABORT && !c->status && !c->result)
+		lpu->abort_vain = 1;
 	read_next(lpu);
 }
 

@@ -47,6 +47,8 @@ struct pending {
 	uint32_t request;
 	int32_t status;   /* what the driver itself found wrong with its records */
 	uint32_t aborted; /* the driver asked for its end */
+	uint32_t early;   /* its completion came before that of an older command: */
+	struct mr_lpu_completion completion;
 	uint64_t tag;
 	uint64_t param_end; /* room to give back, in each fifo */
 	uint64_t rows_end;
@@ -122,6 +124,8 @@ struct lpu {
 	struct mr_lpu_record *ring;
 	struct pending *pending; /* [entries] */
 	uint32_t sq_tail, sq_rung, cq_head, cq_told, record_head, record_told;
+	uint32_t sq_done;              /* commands that have ended; [sq_done, sq_tail) are under way */
+	uint32_t cq_spoilt, ring_spoilt; /* index + 1 of a place that was counted as garbage */
 
 	/* room for what commands name, in @commands */
 	uint8_t *params;
@@ -142,7 +146,9 @@ struct lpu {
 	struct slot *slots; /* [caps.slots] */
 	uint32_t slots_open, next_slot;
 
-	int reading; /* a KV_READ is under way */
+	int reading;     /* a KV_READ is under way */
+	int abort_vain;  /* the device said of an ABORT that it knows no such command */
+	uint32_t armed;  /* since the latest arm: 1 = nothing was taken, 2 = something was */
 	int lost;    /* the status that poll gives from now on, 0 = the device is there */
 	/* what a reset ended and poll has not yet told: [ended_next, ended_count) */
 	struct pending *ended; /* [entries] */

@@ -27,7 +27,7 @@ static uint32_t heartbeat(void *ctx)
 static int abort_oldest(void *ctx)
 {
 	struct lpu *lpu = ctx;
-	struct pending *p = &lpu->pending[lpu->cq_head % lpu->entries];
+	struct pending *p = &lpu->pending[lpu->sq_done % lpu->entries];
 	struct mr_lpu_cmd_abort cmd = {
 		.head.opcode = MR_LPU_ABORT,
 		.queue = IO_QUEUE,
@@ -35,7 +35,9 @@ static int abort_oldest(void *ctx)
 	};
 
 	mr_count(MR_M_lpu_stalls, 1);
-	mr_lpu_say(lpu, "%s makes no progress", lpu->dev.caps.name);
+	mr_count(MR_M_lpu_hangs, !lpu->recover.alive);
+	mr_lpu_say(lpu, "%s makes no progress, and its heart %s", lpu->dev.caps.name,
+		   lpu->recover.alive ? "beats" : "stands still");
 	if (!(lpu->id.opcodes_admin & 1ull << MR_LPU_ABORT))
 		return MR_E_NOT_SUPPORTED;
 	int status = mr_lpu_admin_post(lpu, &cmd, ADMIN_ABORT);

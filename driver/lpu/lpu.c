@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "driver/lpu/internal.h"
+#include "driver/metrics.h"
 
 static int map(void *ctx, const struct mr_region *region, uint32_t access)
 {
@@ -30,11 +31,13 @@ static int lpu_reset(struct mr_device *dev)
 	if (lpu->ended_next < lpu->ended_count)
 		return MR_E_BUSY; /* poll first: the events of the last reset wait */
 	lpu->ended_next = lpu->ended_count = 0;
-	for (uint32_t i = lpu->cq_head; i != lpu->sq_tail; i++)
+	for (uint32_t i = lpu->sq_done; i != lpu->sq_tail; i++)
 		lpu->ended[lpu->ended_count++] = lpu->pending[i % lpu->entries];
-	lpu->cq_head = lpu->sq_tail;
+	lpu->sq_done = lpu->sq_tail;
 	mr_lpu_slots_forget(lpu);
 	status = mr_recover_reset(&lpu->recover);
+	if (status)
+		mr_count(MR_M_lpu_given_up, 1);
 	lpu->lost = status;
 	return status;
 }

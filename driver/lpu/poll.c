@@ -17,27 +17,43 @@
 
 #define STALL_POLLS 4096u /* empty polls between two looks at the clock */
 
-static const struct mr_lpu_completion *peek_completion(const struct lpu *lpu)
+/* What lies at place @index has a phase that is neither the old nor the new one: counted once. */
+static void spoilt(struct lpu *lpu, uint32_t *seen, uint32_t index, const char *ring)
 {
-	const struct mr_lpu_completion *c = &lpu->cq[lpu->cq_head % lpu->entries];
-	uint32_t phase = !(lpu->cq_head / lpu->entries & 1);
-
-	/* Pairs with the device's write of the phase, last of the entry. */
-	return (__atomic_load_n(&c->phase, __ATOMIC_ACQUIRE) & 1) == phase ? c : NULL;
+	if (*seen == index + 1)
+		return;
+	*seen = index + 1;
+	mr_count(MR_M_lpu_garbage, 1);
+	mr_lpu_say(lpu, "%s: garbage in the %s ring, at %u", lpu->dev.caps.name, ring, index);
 }
 
-static const struct mr_lpu_record *peek_record(const struct lpu *lpu)
+static const struct mr_lpu_completion *peek_completion(struct lpu *lpu)
+{
+	const struct mr_lpu_completion *c = &lpu->cq[lpu->cq_head % lpu->entries];
+	uint32_t want = !(lpu->cq_head / lpu->entries & 1);
+	/* Pairs with the device's write of the phase, last of the entry. */
+	uint32_t phase = __atomic_load_n(&c->phase, __ATOMIC_ACQUIRE);
+
+	if (phase > 1)
+		spoilt(lpu, &lpu->cq_spoilt, lpu->cq_head, "completion");
+	return phase == want ? c : NULL;
+}
+
+static const struct mr_lpu_record *peek_record(struct lpu *lpu)
 {
 	const struct mr_lpu_record *r = &lpu->ring[lpu->record_head % lpu->record_entries];
 	uint32_t lap = lpu->record_head / lpu->record_entries + 1;
-
 	/* Pairs with the device's write of the lap, last of the record. */
-	return __atomic_load_n(&r->phase, __ATOMIC_ACQUIRE) == lap ? r : NULL;
+	uint32_t phase = __atomic_load_n(&r->phase, __ATOMIC_ACQUIRE);
+
+	if (phase != lap && phase != lap - 1)
+		spoilt(lpu, &lpu->ring_spoilt, lpu->record_head, "record");
+	return phase == lap ? r : NULL;
 }
 
 static struct pending *oldest(struct lpu *lpu)
 {
-	return lpu->cq_head == lpu->sq_tail ? NULL : &lpu->pending[lpu->cq_head % lpu->entries];
+	return lpu->sq_done == lpu->sq_tail ? NULL : &lpu->pending[lpu->sq_done % lpu->entries];
 }
 
 /* On to the next record that @p can make: next entry that has not stopped, then next step. */
@@ -54,17 +70,26 @@ static void advance(struct lpu *lpu, struct pending *p)
 	p->step = p->steps; /* all have stopped: no further record */
 }
 
-/* A record of a DECODE: 0, or 1 where it cannot be. */
+/*
+ * A record of a DECODE: 0, or 1 where it cannot be. It takes the place of the one that was due either way, so
+ * that a spoilt record does not make those after it look spoilt.
+ */
 static int decoded(struct lpu *lpu, struct pending *p, const struct mr_lpu_record *r,
 		   struct mr_event *event)
 {
 	struct decode_entry *d = &lpu->decodes[p->entry_first + p->cursor];
 	uint32_t stopped = (r->status & MR_LPU_RECORD_STOPPED) != 0;
 
-	if (p->step >= p->steps || r->slot != d->slot || r->generation != d->generation ||
-	    r->position != d->position || r->token >= lpu->vocab ||
-	    r->status & ~MR_LPU_RECORD_STOPPED)
+	if (p->step >= p->steps)
 		return 1;
+	if (r->slot != d->slot || r->generation != d->generation || r->position != d->position ||
+	    r->token >= lpu->vocab || r->status & ~MR_LPU_RECORD_STOPPED) {
+		d->position++;
+		if (d->logits)
+			d->logits = (float *)(void *)((uint8_t *)d->logits + lpu->row_bytes);
+		advance(lpu, p);
+		return 1;
+	}
 	event->stopped = stopped;
 	event->cycles = r->cycle - d->cycles;
 	event->logits = d->logits;
@@ -175,14 +200,16 @@ static int end(struct lpu *lpu, const struct pending *p, int status, struct mr_e
 	return p->kind > PENDING_OPEN;
 }
 
-/* Ends the oldest command and gives back what it held. */
+/* Ends the oldest command, whose completion has been taken, and gives back what it held. */
 static int retire(struct lpu *lpu, struct pending *p, int status, struct mr_event *event)
 {
 	fifo_give(&lpu->param_room, p->param_end);
 	fifo_give(&lpu->decode_room, p->entries_end);
 	lpu->rows_done = p->rows_end;
-	lpu->cq_head++;
+	lpu->sq_done++;
 	status = p->status ? p->status : status;
+	if (status == MR_E_DMA_FAULT)
+		mr_count(MR_M_lpu_dma_faults, 1);
 	if (status == MR_E_STALE)
 		status = why_stale(lpu, p);
 	/* Nobody but recovery ends a command early. */
@@ -192,52 +219,89 @@ static int retire(struct lpu *lpu, struct pending *p, int status, struct mr_even
 	return end(lpu, p, status, event);
 }
 
-/* A visible completion of @p: its verdict, or MR_E_PROTOCOL where it contradicts what was seen. */
+/* A completion of @p: its verdict, or MR_E_PROTOCOL where it contradicts what was seen. */
 static int verdict(const struct lpu *lpu, const struct pending *p,
-		   const struct mr_lpu_completion *shared)
+		   const struct mr_lpu_completion *c)
 {
-	const struct mr_lpu_completion c = *shared;
-	int status = -(int)c.status;
+	int status = -(int)c->status;
 
-	if (c.request != p->request || status < MR_E_INTERNAL ||
+	if (c->request != p->request || status < MR_E_INTERNAL ||
 	    (status == MR_E_CANCELLED && !p->aborted))
 		return MR_E_PROTOCOL;
 	/* Success means that every record came that was to come. */
 	if (p->kind >= PENDING_DECODE && !status &&
-	    (c.result != p->records || p->step < p->steps || p->given_count))
+	    (c->result != p->records || p->step < p->steps || p->given_count))
 		return MR_E_PROTOCOL;
-	if (p->kind == PENDING_READ && !status && c.result != p->count)
+	if (p->kind == PENDING_READ && !status && c->result != p->count)
 		return MR_E_PROTOCOL;
 	return status || p->kind != PENDING_READ ? status : mr_lpu_read_check(lpu, p);
 }
 
-/* One event into @event: 1; something else was done: 0; nothing is there: -1. */
-static int step(struct lpu *lpu, struct mr_event *event)
+/*
+ * A completion that is not the oldest command's: 1 = it is taken and counted. A command's request is its index
+ * in the submission ring, so that what was, is and will be can be told apart. One that answers to nothing is
+ * taken for the oldest command's, spoilt, where there is one: 0.
+ */
+static int stray(struct lpu *lpu, const struct mr_lpu_completion *c)
+{
+	uint32_t ahead = c->request - lpu->sq_done, behind = lpu->sq_done - c->request;
+	struct pending *p = &lpu->pending[c->request % lpu->entries];
+
+	if (ahead && ahead < lpu->sq_tail - lpu->sq_done && !p->early) {
+		p->early = 1;
+		p->completion = *c;
+		mr_count(MR_M_lpu_reordered, 1);
+	} else if ((behind && behind <= lpu->entries) ||
+		   (ahead && ahead < lpu->sq_tail - lpu->sq_done)) {
+		mr_count(MR_M_lpu_repeated, 1);
+	} else if (lpu->sq_done == lpu->sq_tail) {
+		mr_count(MR_M_lpu_bad_completion, 1);
+	} else {
+		return 0;
+	}
+	lpu->cq_head++;
+	return 1;
+}
+
+enum stepped { NOTHING = -1, DROPPED = 0, ENDED, EVENT };
+
+/* What is next: an event into @event, a command that ended without one, an entry dropped, or nothing. */
+static enum stepped step(struct lpu *lpu, struct mr_event *event)
 {
 	if (lpu->ended_next < lpu->ended_count)
-		return end(lpu, &lpu->ended[lpu->ended_next++], MR_E_DEVICE, event);
+		return end(lpu, &lpu->ended[lpu->ended_next++], MR_E_DEVICE, event) ? EVENT : ENDED;
 
 	const struct mr_lpu_record *record = peek_record(lpu);
 	struct pending *p = oldest(lpu);
-	const struct mr_lpu_completion *c = p ? peek_completion(lpu) : NULL;
+	const struct mr_lpu_completion *shared = p && p->early ? NULL : peek_completion(lpu);
+	struct mr_lpu_completion c;
 
+	if (shared) {
+		c = *shared; /* read once: the device could write it again */
+		if ((!p || c.request != p->request) && stray(lpu, &c))
+			return DROPPED;
+	} else if (p && p->early) {
+		c = p->completion;
+	}
+	int there = shared || (p && p->early);
 	/* The last records may have come between the two looks: before the completion, so seen now. */
-	if (c && !record)
+	if (there && !record)
 		record = peek_record(lpu);
-	if (c && (!record || p->kind < PENDING_DECODE || p->records >= c->result)) {
-		int status = verdict(lpu, p, c);
-		if (status == MR_E_PROTOCOL)
+	if (there && (!record || p->kind < PENDING_DECODE || p->records >= c.result)) {
+		int status = verdict(lpu, p, &c);
+		if (status == MR_E_PROTOCOL && p->status != MR_E_PROTOCOL)
 			mr_count(MR_M_lpu_bad_completion, 1);
-		return retire(lpu, p, status, event);
+		lpu->cq_head += shared != NULL;
+		return retire(lpu, p, status, event) ? EVENT : ENDED;
 	}
 	if (!record)
-		return -1;
+		return NOTHING;
 	if (take_record(lpu, p, record, event)) {
-		mr_count(MR_M_lpu_bad_completion, 1);
-		return 0;
+		mr_count(MR_M_lpu_bad_record, 1);
+		return DROPPED;
 	}
 	event->seen_ns = mr_lpu_monotonic_ns(NULL);
-	return 1;
+	return EVENT;
 }
 
 /* Gives credit back: records at once, since a device may wait for them. */
@@ -253,14 +317,45 @@ static void tell(struct lpu *lpu)
 	}
 }
 
+static void note_loss(struct lpu *lpu)
+{
+	uint32_t said = lpu->recover.said;
+
+	if (lpu->lost != MR_E_DEVICE)
+		return;
+	mr_count(said == UINT32_MAX ? MR_M_lpu_gone : MR_M_lpu_fatal, 1);
+	mr_lpu_say(lpu, "%s %s", lpu->dev.caps.name,
+		   said == UINT32_MAX ? "does not answer: it was taken out, or its link is down"
+				      : "has stopped: STATUS says FATAL, or not READY");
+}
+
 /* No progress for long: is the device slow, or gone? */
 static void watch(struct lpu *lpu)
 {
+	uint32_t slow = lpu->recover.slow;
+
 	/* A loop that sleeps polls rarely: then each empty poll looks. */
-	if (lpu->cq_head == lpu->sq_tail || (!lpu->slept && ++lpu->idle_polls % STALL_POLLS))
+	if (lpu->sq_done == lpu->sq_tail || (!lpu->slept && ++lpu->idle_polls % STALL_POLLS))
 		return;
 	lpu->slept = 0;
 	lpu->lost = mr_recover_tick(&lpu->recover);
+	mr_count(MR_M_lpu_slow, lpu->recover.slow - slow);
+	note_loss(lpu);
+}
+
+/*
+ * The device does not know the command that it was to abort. Had it ended, its completion would have come
+ * before ABORT's own: it never saw the command, or its completion went astray.
+ */
+static void in_vain(struct lpu *lpu)
+{
+	lpu->abort_vain = 0;
+	if (lpu->recover.state != MR_RECOVER_ABORT || peek_record(lpu) || peek_completion(lpu))
+		return;
+	mr_count(MR_M_lpu_lost_commands, 1);
+	mr_lpu_say(lpu, "%s has lost a command, or its completion", lpu->dev.caps.name);
+	mr_recover_lose(&lpu->recover);
+	lpu->lost = MR_E_TIMEOUT;
 }
 
 int mr_lpu_settle(struct lpu *lpu)
@@ -268,7 +363,7 @@ int mr_lpu_settle(struct lpu *lpu)
 	uint64_t until = mr_lpu_now_ns(lpu) + lpu->timeout_ns;
 	struct mr_event event;
 
-	for (uint32_t i = lpu->cq_head; i != lpu->sq_tail; i++)
+	for (uint32_t i = lpu->sq_done; i != lpu->sq_tail; i++)
 		if (lpu->pending[i % lpu->entries].kind > PENDING_OPEN)
 			return MR_E_BUSY;
 	mr_lpu_ring(lpu);
@@ -285,7 +380,7 @@ int mr_lpu_settle(struct lpu *lpu)
 int mr_lpu_poll(struct mr_device *dev, struct mr_event *events, uint32_t max)
 {
 	struct lpu *lpu = lpu_of(dev);
-	uint32_t n = 0;
+	uint32_t n = 0, dropped = 0;
 	int done = 0;
 
 	if (lpu->lost)
@@ -293,12 +388,15 @@ int mr_lpu_poll(struct mr_device *dev, struct mr_event *events, uint32_t max)
 	/* Logits handed out by the last poll end here. */
 	fifo_give(&lpu->row_room, lpu->rows_done);
 	mr_lpu_ring(lpu);
-	while (n < max) {
-		int got = step(lpu, &events[n]);
-		if (got < 0)
+	/* What is dropped is no progress, and a device could write it for ever. */
+	while (n < max && dropped < lpu->entries) {
+		enum stepped got = step(lpu, &events[n]);
+		if (got == NOTHING)
 			break;
-		n += (uint32_t)got;
-		done = 1;
+		n += got == EVENT;
+		dropped += got == DROPPED;
+		done |= got != DROPPED;
+		lpu->armed <<= lpu->armed == 1;
 	}
 	tell(lpu);
 	mr_lpu_events_look(lpu);
@@ -306,6 +404,8 @@ int mr_lpu_poll(struct mr_device *dev, struct mr_event *events, uint32_t max)
 		mr_recover_progress(&lpu->recover);
 	else
 		watch(lpu);
+	if (lpu->abort_vain)
+		in_vain(lpu);
 	return (int)n;
 }
 
@@ -332,10 +432,17 @@ int mr_lpu_arm(struct mr_device *dev)
 	mr_lpu_ring(lpu);
 	/* What an earlier arming left: the descriptor is not blocking, and empty is as good. */
 	ssize_t drained = read(dev->wait_fd, &count, sizeof(count));
-	(void)drained;
+	/* Entries came since that arming, and nobody said so. Coalescing may yet say it. */
+	if (lpu->armed == 2 && drained < 0 && !lpu->coalesce)
+		mr_count(MR_M_lpu_lost_interrupts, 1);
+	lpu->armed = 1;
 	lpu->bus->ops->doorbell(lpu->bus, IO_QUEUE, MR_LPU_DB_ARM, 1);
 	/* The read returns when the doorbell has arrived; then the rings are looked at once more. */
 	lpu->bus->ops->reg_read(lpu->bus, MR_LPU_REG_STATUS);
 	full_fence();
-	return peek_record(lpu) || (oldest(lpu) && peek_completion(lpu));
+	if (!peek_record(lpu) && !peek_completion(lpu))
+		return 0;
+	/* These came before the arming, or without its interrupt as yet. */
+	lpu->armed = 0;
+	return 1;
 }

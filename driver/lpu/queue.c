@@ -79,7 +79,9 @@ int mr_lpu_queue_create(struct lpu *lpu)
 
 	memset(lpu->cq, 0, (size_t)lpu->entries * sizeof(*lpu->cq));
 	memset(lpu->ring, 0, (size_t)lpu->record_entries * sizeof(*lpu->ring));
-	lpu->sq_tail = lpu->sq_rung = lpu->cq_head = lpu->cq_told = 0;
+	lpu->sq_tail = lpu->sq_rung = lpu->sq_done = lpu->cq_head = lpu->cq_told = 0;
+	lpu->cq_spoilt = lpu->ring_spoilt = lpu->armed = 0;
+	lpu->abort_vain = 0;
 	lpu->record_head = lpu->record_told = 0;
 	lpu->param_room.head = lpu->param_room.tail;
 	lpu->decode_room.head = lpu->decode_room.tail;
@@ -137,7 +139,7 @@ struct mr_lpu_command *mr_lpu_next(struct lpu *lpu, uint32_t keep, struct pendin
 	uint32_t at = lpu->sq_tail % lpu->entries;
 
 	/* Commands under way also need a place for their completion: both rings have `entries`. */
-	if (lpu->sq_tail - lpu->cq_head + keep >= lpu->entries)
+	if (lpu->sq_tail - lpu->sq_done + keep >= lpu->entries)
 		return NULL;
 	*pending = &lpu->pending[at];
 	memset(*pending, 0, sizeof(**pending));

@@ -28,7 +28,8 @@ static int gone(struct mr_recover *r, uint64_t now)
 	if (now - r->seen_ns < r->stall_ns / 16)
 		return 0;
 	r->seen_ns = now;
-	return r->ops->status(r->ctx) != MR_LPU_STATUS_READY;
+	r->said = r->ops->status(r->ctx);
+	return r->said != MR_LPU_STATUS_READY;
 }
 
 /* stall_ns have passed: does its firmware run? */
@@ -36,9 +37,10 @@ static int look(struct mr_recover *r, uint64_t now)
 {
 	uint32_t beat = r->ops->heartbeat(r->ctx);
 
-	int alive = beat != r->beat;
+	r->alive = beat != r->beat;
 	r->beat = beat;
-	if (alive && now - r->first_ns < r->slow_ns) {
+	if (r->alive && now - r->first_ns < r->slow_ns) {
+		r->slow += r->since_ns == r->first_ns;
 		r->since_ns = now;
 		return 0;
 	}
@@ -71,6 +73,11 @@ int mr_recover_tick(struct mr_recover *r)
 	default:
 		return MR_E_DEVICE;
 	}
+}
+
+void mr_recover_lose(struct mr_recover *r)
+{
+	r->state = MR_RECOVER_LOST;
 }
 
 int mr_recover_reset(struct mr_recover *r)

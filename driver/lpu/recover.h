@@ -50,7 +50,9 @@ struct mr_recover {
 	enum mr_recover_state state;
 	uint64_t since_ns, first_ns; /* of this look, and of the first without progress */
 	uint64_t seen_ns;            /* of the last look at STATUS */
-	uint32_t beat;
+	uint32_t beat, alive; /* HEARTBEAT at the latest look, and whether it had moved */
+	uint32_t said;        /* STATUS at the latest look */
+	uint32_t slow;        /* times that stall_ns passed and the heart beat */
 	uint32_t stalls, aborts, controller_resets, function_resets;
 };
 
@@ -61,6 +63,8 @@ void mr_recover_progress(struct mr_recover *r);
  * read 16 times in stall_ns, so that a device that has given up need not be waited for.
  */
 int mr_recover_tick(struct mr_recover *r);
+/* The device is lost for another reason than a tick's: as after a tick that said so. */
+void mr_recover_lose(struct mr_recover *r);
 /* Brings the device back: 0, or why the function reset failed. A DEAD one may have come back by then. */
 int mr_recover_reset(struct mr_recover *r);
 

@@ -220,7 +220,8 @@ int mr_lpu_slot_close(struct mr_device *dev, struct mr_slot slot)
 	if (status == MR_E_NOT_ACTIVE || status == MR_E_STALE)
 		return status;
 	forget(lpu, &lpu->slots[slot.index]);
-	if (status) /* the device never opened it */
+	/* The device never opened it; where its answer made no sense, it may have. */
+	if (status && status != MR_E_PROTOCOL)
 		return 0;
 	struct mr_lpu_cmd_kv_free *cmd = (void *)mr_lpu_next(lpu, lpu->slots_open, &p);
 	if (!cmd)

@@ -193,6 +193,7 @@ static void deliver(struct mr_sched *s, struct sequence *q, const struct mr_even
 	};
 
 	q->tokens[q->count++] = event->token;
+	q->again = 0;
 	e->answered++;
 	if (e->first_ns == 0) {
 		e->first_ns = now;
@@ -275,8 +276,10 @@ void mr_sched_decode_done(struct mr_sched *s, int32_t status)
 		q->decoding = 0;
 		if (mr_sched_work_done(s, q))
 			continue;
-		/* Who has all its tokens is well, whatever became of the others. */
-		if (q->got < s->batch_steps && !q->stopped)
+		/* Who has all its tokens is well, whatever became of the others, if its KV is there. */
+		if ((q->got == s->batch_steps || q->stopped) && q->kv[DEC])
+			continue;
+		if (!mr_sched_again(s, q, status < 0 ? status : MR_E_PROTOCOL))
 			mr_sched_end(s, q, status < 0 ? status : MR_E_PROTOCOL, MR_FINISH_ERROR);
 	}
 }

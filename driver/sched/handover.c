@@ -46,11 +46,13 @@ static void conclude(struct mr_sched *s, struct sequence *q)
 		mr_sched_ready(s, q);
 		return;
 	}
-	if ((status != MR_E_STALE && status != MR_E_CHECKSUM) || q->handovers == HANDOVERS_MAX) {
+	/* A fresh slot has a fresh generation: what is still wrong after that is wrong at the source. */
+	int fresh = (status == MR_E_STALE || status == MR_E_CHECKSUM) &&
+		    q->handovers < HANDOVERS_MAX;
+	if (!fresh && !mr_sched_may_go_on(q, status)) {
 		mr_sched_end(s, q, status, MR_FINISH_ERROR);
 		return;
 	}
-	/* A fresh slot has a fresh generation: what is still wrong after that is wrong at the source. */
 	mr_kv_drop(s, q, DEC);
 	mr_sched_hand_move(q, NULL);
 	q->hand_on = &s->joining;
@@ -182,6 +184,13 @@ int mr_sched_handover_turn(struct mr_sched *s)
 		conclude_if_done(s, q);
 	}
 	return did;
+}
+
+void mr_sched_handover_lost(struct mr_sched *s, struct sequence *q, int32_t status)
+{
+	if (q->refused == 0)
+		q->refused = status;
+	conclude_if_done(s, q);
 }
 
 void mr_sched_import_done(struct mr_sched *s, struct sequence *q, int32_t status)

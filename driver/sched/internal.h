@@ -40,6 +40,7 @@
 
 #define IMPORTS_MAX   2u /* of one sequence under way: the next is described while one arrives */
 #define HANDOVERS_MAX 2u /* the first and one retry, into a fresh slot */
+#define AGAIN_MAX     4u /* times that a device may fail a sequence between two of its tokens */
 #define NONE          UINT32_MAX
 
 /* Which of the two devices. Where one does both stages, only DEC is used. */
@@ -176,6 +177,7 @@ struct sequence {
 	uint8_t decoding; /* in the DECODE under way */
 	uint8_t stopped;  /* the device made it no more of its steps */
 	uint8_t handovers;
+	uint8_t again; /* times that a device failed it since its last token */
 	uint32_t inflight; /* posted work that names it */
 
 	uint32_t chunk; /* tokens of the prefill under way */
@@ -414,6 +416,15 @@ void mr_kv_keep(struct mr_sched *s, struct sequence *q, enum pool_id id, uint64_
 		uint32_t count);
 /* All that is kept in @space, or (space 0) all that is kept, is closed. */
 void mr_kv_forget(struct mr_sched *s, enum pool_id id, uint64_t space);
+/*
+ * A device failed @q's work on the decode device with @status, or lost its KV there: it is computed again from
+ * its tokens. 0 = not so: what @status says does not pass by itself, or it happened too often.
+ */
+int mr_sched_again(struct mr_sched *s, struct sequence *q, int32_t status);
+/* Counts one of the times that a device may fail @q with @status; 0 = it may not. */
+int mr_sched_may_go_on(struct sequence *q, int32_t status);
+/* The decode device was reset with @status while @q was being handed over to it. */
+void mr_sched_handover_lost(struct mr_sched *s, struct sequence *q, int32_t status);
 /* The device was reset: none of its slots is open any more. */
 void mr_kv_lost(struct mr_sched *s, enum pool_id id);
 

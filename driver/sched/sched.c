@@ -254,8 +254,20 @@ static void on_event(struct mr_sched *s, const struct mr_event *event)
 /*
  * A device that is lost is reset; work that was posted to it then ends by its DONE events. Where it does not
  * come back, no event will, nothing of it can touch a sequence any more, and all that goes on ends here.
- * Paused sequences have their tokens, and are computed again when they are asked for.
+ * Sequences have their tokens: those that go on are computed again now, paused ones when they are asked for.
  */
+static void go_on(struct mr_sched *s, struct sequence *q, enum pool_id id, int32_t status)
+{
+	if (id == DEC && q->decoding)
+		return; /* its DONE is to come */
+	if (id == DEC && q->state == QUEUED)
+		return;
+	if (id == DEC && q->hand_on == &s->handing)
+		mr_sched_handover_lost(s, q, status);
+	else if (id != DEC || q->state != DECODING || !mr_sched_again(s, q, status))
+		mr_sched_end(s, q, status, MR_FINISH_ERROR);
+}
+
 static void on_lost(struct mr_sched *s, struct mr_device *dev, int status)
 {
 	enum pool_id id = dev == s->decode ? DEC : PRE;
@@ -271,8 +283,10 @@ static void on_lost(struct mr_sched *s, struct mr_device *dev, int status)
 
 		if (q->state == FREE || (back == 0 && !q->kv[id]))
 			continue;
-		if (q->entry || back < 0)
+		if (back < 0)
 			mr_sched_end(s, q, status, MR_FINISH_ERROR);
+		else if (q->entry && !q->ending)
+			go_on(s, q, id, status);
 		if (id == DEC)
 			q->fed = 0;
 		if (back < 0 && q->inflight) {
@@ -287,14 +301,16 @@ static void on_lost(struct mr_sched *s, struct mr_device *dev, int status)
 static int take_events(struct mr_sched *s, struct mr_device *dev)
 {
 	struct mr_event events[EVENTS_A_POLL];
-	int count, did = 0;
+	int count, did = 0, lost = 0;
 
 	do {
 		count = dev->work->poll(dev, events, EVENTS_A_POLL);
 		if (count < 0) {
-			if (!s->dead)
-				on_lost(s, dev, count);
-			return did + 1;
+			did++;
+			if (s->dead || lost++)
+				return did;
+			on_lost(s, dev, count);
+			continue; /* the ends of what was under way */
 		}
 		/* One look at the clock for all: a token costs little more than that. */
 		if (count)
@@ -302,7 +318,7 @@ static int take_events(struct mr_sched *s, struct mr_device *dev)
 		for (int i = 0; i < count; i++)
 			on_event(s, &events[i]);
 		did += count;
-	} while (count == EVENTS_A_POLL);
+	} while (count == EVENTS_A_POLL || (count < 0 && !s->dead));
 	return did;
 }
 

@@ -121,6 +121,33 @@ int mr_sched_work_done(struct mr_sched *s, struct sequence *q)
 	return 1;
 }
 
+/* What a device says where it failed, and not what it was asked. */
+static int device_failed(int32_t status)
+{
+	return status == MR_E_DEVICE || status == MR_E_TIMEOUT || status == MR_E_PROTOCOL ||
+	       status == MR_E_DMA_FAULT || status == MR_E_DISCONNECTED;
+}
+
+int mr_sched_may_go_on(struct sequence *q, int32_t status)
+{
+	if (!device_failed(status) || q->again == AGAIN_MAX)
+		return 0;
+	q->again++;
+	mr_count(MR_M_sched_again, 1);
+	return 1;
+}
+
+int mr_sched_again(struct mr_sched *s, struct sequence *q, int32_t status)
+{
+	if (s->shared || q->entry->request.op == MR_REQUEST_SCORE || !mr_sched_may_go_on(q, status))
+		return 0;
+	mr_kv_drop(s, q, DEC);
+	q->fed = q->written = 0;
+	q->handovers = 0;
+	mr_sched_enqueue(s, q);
+	return 1;
+}
+
 /* The answer is whole and the client keeps the sequence: it waits for input. */
 static void pause(struct mr_sched *s, struct sequence *q)
 {

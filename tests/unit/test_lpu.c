@@ -346,6 +346,11 @@ static void fails_midway(struct liar *l, const struct mr_lpu_cmd_decode *c)
 	liar_say(l, 1, c->head.request, -MR_E_DEVICE, 1);
 }
 
+static uint64_t bad_entries(void)
+{
+	return mr_metric_read(MR_M_lpu_bad_completion) + mr_metric_read(MR_M_lpu_bad_record);
+}
+
 static void a_lie_is_seen_and_counted(void **state)
 {
 	static const struct {
@@ -379,7 +384,7 @@ static void a_lie_is_seen_and_counted(void **state)
 	struct mr_slot slot = lpu_rig_slot(dev, 64);
 	struct mr_decode_entry entry = {slot, 3, 20};
 	for (size_t i = 0; i < sizeof(lies) / sizeof(lies[0]); i++) {
-		uint64_t bad = mr_metric_read(MR_M_lpu_bad_completion);
+		uint64_t bad = bad_entries();
 		struct mr_event events[16];
 		int tokens = 0;
 		liar.decode = lies[i].decode;
@@ -388,10 +393,10 @@ static void a_lie_is_seen_and_counted(void **state)
 		for (uint32_t k = 0; k + 1 < n; k++)
 			tokens += events[k].type == MR_EVENT_TOKEN;
 		if (events[n - 1].status != lies[i].status || tokens != lies[i].tokens ||
-		    (mr_metric_read(MR_M_lpu_bad_completion) > bad) != lies[i].counts)
+		    (bad_entries() > bad) != lies[i].counts)
 			fail_msg("lie %zu: %s, %d tokens, %llu counted", i,
 				 mr_status_name(events[n - 1].status), tokens,
-				 (unsigned long long)mr_metric_read(MR_M_lpu_bad_completion) - bad);
+				 (unsigned long long)bad_entries() - bad);
 	}
 	dev->admin->close(dev);
 	mr_arena_destroy(arena);
