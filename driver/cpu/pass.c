@@ -2,9 +2,8 @@
 /*
  * One pass over the weights for rows of several jobs: a DECODE's step, tokens of prompts, tokens to be scored.
  * All are of one numeric class, the oldest job's, in which a row's bits do not depend on its company; so which
- * rows meet is a matter of time alone. What the
- * rows of a pass make is told to the host at its end, all at once, so that what it posts in answer can meet
- * in the next one. On the compute thread.
+ * rows meet is a matter of time alone. What the rows of a pass make is told to the host at its end, all at
+ * once, so that what it posts in answer can meet in the next one. On the compute thread.
  */
 #include "driver/cpu/internal.h"
 
@@ -244,6 +243,7 @@ static int make_tokens(struct cpu *cpu, struct pass *p)
 		return -1;
 	mr_head_forward(p->class.kern, &cpu->shape, cpu->output_norm, &p->class.output, cpu->x,
 			p->heads, cpu->logits, cpu->ws);
+	mr_count(MR_M_cpu_logits, p->heads);
 	mr_team_run(sampling.team, sample_rank, &sampling);
 	return 0;
 }

@@ -342,6 +342,7 @@ static void world_open(struct world *w, uint64_t seed, uint64_t requests)
 			.jitter = below(d, 2) * 0.3,
 			.seed = seed,
 			.import_parallel = below(d, 2),
+			.pass_rows = below(d, 2) * (1 + below(d, 64)),
 			.now_ns = world_now,
 			.arg = w,
 		};
