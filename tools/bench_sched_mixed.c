@@ -178,8 +178,7 @@ static int add_many(struct bench_sched_result *r, struct world *w, uint32_t runs
 		status = many_prompts(&w->rigs[TOGETHER], &ms);
 	for (uint32_t i = 0; !status && i < runs; i++)
 		for (uint32_t k = 0; !status && k < WAYS; k++)
-			status = many_prompts(&w->rigs[(k + i) % WAYS],
-					      &values[(k + i) % WAYS][i]);
+			status = many_prompts(&w->rigs[(k + i) % WAYS], &values[(k + i) % WAYS][i]);
 	if (!status)
 		add_pair(r, "all", "until all have their token", "ms", values, runs);
 	return status;
@@ -206,8 +205,9 @@ static int measure(struct bench_sched_result *r, struct world *w, const char *na
 			   loads[i].bounded ? ", ITL bound" : "");
 		status = add_beside(r, w, loads[i].decoders, loads[i].bounded, runs);
 	}
-	bench_part(r, "mixed_prompts", "%u prompts of %u tokens at once, measured: %s on %s, %u runs",
-		   SHORTS, SHORT, name, w->devices[TOGETHER].decode->caps.name, runs);
+	bench_part(r, "mixed_prompts",
+		   "%u prompts of %u tokens at once, measured: %s on %s, %u runs", SHORTS, SHORT,
+		   name, w->devices[TOGETHER].decode->caps.name, runs);
 	return status ? status : add_many(r, w, runs);
 }
 

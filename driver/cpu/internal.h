@@ -162,9 +162,9 @@ struct cpu {
 
 	/* compute */
 	struct mr_workspace *ws;
-	float *x;      /* (CPU_ROWS, width) */
-	float *logits; /* (CPU_BATCH_MAX, vocab) */
-	void *scratch; /* of mr_sample, for each thread */
+	float *x;           /* (CPU_ROWS, width) */
+	float *logits;      /* (CPU_BATCH_MAX, vocab) */
+	void *scratch;      /* of mr_sample, for each thread */
 	uint32_t job_first; /* the oldest that has not ended */
 	uint64_t scan;
 	uint32_t event_tail;

@@ -245,7 +245,7 @@ struct mr_sched {
 	uint64_t prefill_token_ns; /* a moving average, of one token of a chunk, times 16 */
 	uint64_t step_ns;          /* the same, of a DECODE's step */
 	uint64_t mixed_ns, mixed_tokens, mixed_steps; /* see mr_sched_learn_mixed */
-	uint32_t background_max;   /* sequences of background in a DECODE */
+	uint32_t background_max;                      /* sequences of background in a DECODE */
 	uint32_t background_turn;
 
 	struct sequence **by_slot; /* decode slot index -> its sequence */
@@ -319,7 +319,8 @@ static inline uint32_t waiting(const struct mr_sched *s)
 }
 
 /* What the work took: from its post, or from the end of the one before it on the same device. */
-static inline uint64_t took_ns(struct mr_sched *s, enum pool_id id, uint64_t posted_ns, uint64_t now)
+static inline uint64_t took_ns(struct mr_sched *s, enum pool_id id, uint64_t posted_ns,
+			       uint64_t now)
 {
 	uint64_t from = posted_ns > s->free_ns[id] ? posted_ns : s->free_ns[id];
 

@@ -198,7 +198,8 @@ static void load_of(uint32_t threads, uint32_t apart, uint64_t hashes[SEQS])
 	}
 	for (uint32_t i = 0; i < SEQS; i++) {
 		for (uint32_t l = 0; l < model->shape.layers; l++) {
-			int count = dev->mem->kv_export(dev, seqs[i].slot, l, 0, 1, 1, descs, DESCS);
+			int count =
+				dev->mem->kv_export(dev, seqs[i].slot, l, 0, 1, 1, descs, DESCS);
 
 			assert_int_equal(count, (seqs[i].at + 15) / 16);
 			/* A last block that is not full holds whatever its memory held before. */
@@ -287,8 +288,8 @@ static void nobody_starves(void **state)
 		assert_int_equal(dev->work->prefill(dev, prompt, tokens, 256, 0, 1), 0);
 		for (; !done; at++) {
 			for (uint32_t i = 0; i < n; i++)
-				entries[i] = (struct mr_decode_entry){.slot = slots[i],
-								      .position = at};
+				entries[i] =
+					(struct mr_decode_entry){.slot = slots[i], .position = at};
 			assert_int_equal(dev->work->decode(dev, entries, n, 1, 2), 0);
 			decodes++;
 			do {
@@ -419,7 +420,7 @@ static int teardown(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(bits),      cmocka_unit_test(packing),
+		cmocka_unit_test(bits),           cmocka_unit_test(packing),
 		cmocka_unit_test(nobody_starves), cmocka_unit_test(kv_events),
 		cmocka_unit_test(reset),
 	};
