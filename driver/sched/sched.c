@@ -344,7 +344,8 @@ int mr_sched_poll(struct mr_sched *s)
 		did += mr_sched_score_turn(s);
 		did += mr_sched_handover_turn(s);
 		did += mr_sched_prefill_turn(s);
-		begin_work(s);
+		if (did)
+			begin_work(s);
 	}
 	did += mr_sched_reap(s);
 	if (did)

@@ -318,13 +318,51 @@ static void text(void **state)
 	sched_front_free(&front);
 }
 
+/* CHAT after a named prefix goes on with the conversation that was named, as an APPEND to it does. */
+static void chat_after_prefix(void **state)
+{
+	static const char *const texts[] = {"7 and 5?", "And 3?", "And 3?"};
+	struct bench *b = *state;
+	struct mr_sched *sched = sched_of(b, 0, 128, 1);
+	struct sched_front front;
+
+	sched_front_init(&front, CROWD);
+	for (uint64_t key = 0; key < 3; key++) {
+		struct mr_request *r = mr_sched_request(sched);
+
+		assert_non_null(r);
+		memcpy(r->text, texts[key], strlen(texts[key]));
+		r->text_bytes = (uint32_t)strlen(texts[key]);
+		r->ops = &sched_front_ops;
+		r->front = &front;
+		r->key = key;
+		r->flags = MR_REQUEST_CHAT | MR_REQUEST_IGNORE_EOS | (key ? 0 : MR_REQUEST_KEEP);
+		r->max_tokens = 6;
+		r->prefix = key == 1 ? 77 : 0;
+		r->op = key == 2 ? MR_REQUEST_APPEND : MR_REQUEST_SUBMIT;
+		r->target = 0;
+		assert_int_equal(mr_sched_submit(sched, r), 0);
+		front.answers[key] =
+			(struct answer){.accepted = 1, .prompt = r->token_count, .credit = PLENTY};
+		assert_int_equal(sched_front_drain(sched, TURNS), 0);
+		assert_int_equal(front.answers[key].end.status, 0);
+		if (key == 0)
+			assert_int_equal(mr_sched_prefix(sched, 0, 0, 77), 0);
+	}
+	assert_int_equal(front.answers[1].prompt, front.answers[2].prompt);
+	assert_memory_equal(front.answers[1].ids, front.answers[2].ids,
+			    6 * sizeof(front.answers[1].ids[0]));
+	assert_int_equal(front.broken, 0);
+	mr_sched_destroy(sched);
+	sched_front_free(&front);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(company),
-		cmocka_unit_test(meet),
-		cmocka_unit_test(corrupt_kv),
-		cmocka_unit_test(text),
+		cmocka_unit_test(company),           cmocka_unit_test(meet),
+		cmocka_unit_test(corrupt_kv),        cmocka_unit_test(text),
+		cmocka_unit_test(chat_after_prefix),
 	};
 
 	return cmocka_run_group_tests(tests, bench_open, bench_close);
