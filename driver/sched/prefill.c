@@ -156,8 +156,8 @@ static uint32_t round_tokens(const struct mr_sched *s)
 }
 
 /*
- * Posts a chunk of at most @most tokens, in whole blocks but for a prompt's end, so that KV is handed over
- * without gaps. Returns its tokens, 0 where it failed, or MR_E_FULL.
+ * Posts a chunk of at most @most tokens; where its KV goes elsewhere in whole blocks, but for a prompt's end.
+ * Returns its tokens, 0 where it failed, or MR_E_FULL.
  */
 static int post_chunk(struct mr_sched *s, struct sequence *q, uint32_t most)
 {
@@ -165,9 +165,9 @@ static int post_chunk(struct mr_sched *s, struct sequence *q, uint32_t most)
 	uint32_t left = q->count - 1 - q->written, chunk;
 	int status;
 
-	chunk = left <= most ? left : most / MR_KV_BLOCK_TOKENS * MR_KV_BLOCK_TOKENS;
-	if (!chunk)
-		chunk = least(left, most); /* chunks shorter than a block were asked for */
+	chunk = least(left, most);
+	if (!s->shared && chunk < left && chunk > MR_KV_BLOCK_TOKENS)
+		chunk -= chunk % MR_KV_BLOCK_TOKENS;
 	status = s->prefill->work->prefill(s->prefill, slot, q->tokens + q->written, chunk,
 					   q->written, tag_of(TAG_PREFILL, q->index));
 	if (status == MR_E_FULL)
