@@ -259,7 +259,7 @@ static void mind_the_bound(struct mr_sched *s, uint32_t count, uint64_t step_ns)
 void mr_sched_decode_done(struct mr_sched *s, int32_t status)
 {
 	uint32_t count = s->batch_count;
-	uint64_t now = now_ns(s), ns = took_ns(s, DEC, s->batch_ns, now);
+	uint64_t now = s->events_ns, ns = took_ns(s, DEC, s->batch_ns, now);
 	uint64_t step_ns = ns / s->batch_steps;
 
 	mr_device_ended(decode_row(s), now);
