@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # `millrace bench sched` on tests/tiny.gguf: every figure is there and within reason; a decode step allocates
-# nothing and calls no kernel; what virtual time says meets its targets, and is the same a second time. And the table of `bench cpu` about loading.
+# nothing and calls no kernel; what virtual time says meets its targets, and is the same a second time; and `bench
+# cpu` measures loading.
 # sanitizers: yes
 set -u
 bin=${MR_BIN:-build/bin}/millrace
