@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * How long a model takes to load with its file in the page cache, and what of that is packing weights; beside
- * it, by turns, the least that a file of packed weights would take in packing's place: read and checked.
+ * How long a model takes to load with its file in the page cache, and what packing class D's weights is of that;
+ * beside it, by turns, the least that a file of packed weights would take in packing's place: read and checked.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -113,7 +113,8 @@ static double timed(struct load *l, void (*rank)(void *arg, uint32_t rank))
 static int load_all(const struct bench_cpu_options *o, uint32_t threads, double ms[FIGURES])
 {
 	const struct mr_arena_options arena_options = {.node = -1, .no_huge = o->no_huge};
-	struct mr_cpu_options cpu = {.kernels = o->kernels, .cpu = -1, .threads = threads};
+	struct mr_cpu_options cpu = {
+		.kernels = o->kernels, .numerics = o->numerics, .cpu = -1, .threads = threads};
 	double start = now_ms(), opened;
 	struct mr_model *model = tool_model_open(o->model_path);
 	struct mr_device *dev = NULL;
@@ -193,7 +194,8 @@ static int run_threads(struct load *l, uint32_t threads)
 		l->team = NULL;
 		for (uint32_t f = 0; f < FIGURES; f++) {
 			ms[f][i] = one[f];
-			bench_cpu_csv(o, "load", ids[f], "millrace", threads, i, "ms", one[f], 0);
+			bench_cpu_csv(o, "load", ids[f], "millrace", threads, i, "ms", one[f], 0,
+				      "");
 		}
 	}
 	if (status || tool_stop)

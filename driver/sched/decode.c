@@ -270,7 +270,7 @@ void mr_sched_decode_done(struct mr_sched *s, int32_t status)
 	mind_the_bound(s, count, mixing_rows(s) && s->chunks ? s->step_ns : step_ns);
 	s->batch_count = 0;
 	if (mixing_rows(s))
-		mr_sched_learn_mixed(s, ns, 0, s->batch_steps);
+		mr_sched_learn(s, ns, 0, s->batch_steps);
 	else
 		average(&s->step_ns, step_ns);
 	for (uint32_t i = 0; i < count; i++) {

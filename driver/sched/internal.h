@@ -244,7 +244,7 @@ struct mr_sched {
 	struct sequence_list joining, handing, decoding[2], scoring, ending;
 	uint64_t prefill_token_ns; /* a moving average, of one token of a chunk, times 16 */
 	uint64_t step_ns;          /* the same, of a DECODE's step */
-	uint64_t mixed_ns, mixed_tokens, mixed_steps; /* see mr_sched_learn_mixed */
+	uint64_t round_ns, round_tokens, round_steps; /* see mr_sched_learn */
 	uint32_t background_max;                      /* sequences of background in a DECODE */
 	uint32_t background_turn;
 
@@ -306,10 +306,10 @@ static inline uint32_t decode_row(const struct mr_sched *s)
 	return s->shared ? 0 : 1;
 }
 
-/* Prompts' rows beside the DECODE's that one pass of a shared device takes; 0 = none. */
+/* Rows of a pass of a shared device that takes a DECODE's and prompts' together; 0 = it does not. */
 static inline uint32_t mixing_rows(const struct mr_sched *s)
 {
-	return s->shared ? s->decode->caps.pass_rows : 0;
+	return s->shared && s->one_class ? s->decode->caps.pass_rows : 0;
 }
 
 /* Sequences that have prompt to be prefilled. */
@@ -395,8 +395,8 @@ void mr_sched_charge(struct mr_sched *s, struct sequence *q, uint32_t tokens);
 /* prefill.c, handover.c, decode.c, score.c: a turn posts what can be posted, returns how much that was */
 int mr_sched_prefill_turn(struct mr_sched *s);
 void mr_sched_prefill_done(struct mr_sched *s, struct sequence *q, int32_t status);
-/* A work of a device that mixes has ended, with so many tokens of prompt or steps of a DECODE. */
-void mr_sched_learn_mixed(struct mr_sched *s, uint64_t ns, uint32_t tokens, uint32_t steps);
+/* A chunk of so many tokens has ended, or a DECODE, which matters where it shares passes with chunks. */
+void mr_sched_learn(struct mr_sched *s, uint64_t ns, uint32_t tokens, uint32_t steps);
 void mr_sched_kv_event(struct mr_sched *s, struct sequence *q, const struct mr_event *event);
 /* KV is where DECODE or SCORE wants it. */
 void mr_sched_ready(struct mr_sched *s, struct sequence *q);

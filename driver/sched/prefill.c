@@ -228,25 +228,26 @@ static void learn_cost(struct mr_sched *s, uint64_t token_ns)
 }
 
 /*
- * What a device that mixes did since it last had nothing to do: works that go together end together, so the
- * time belongs to all of them. What steps take is known from those that had no company; prompts took the rest.
+ * Works that go together end together, so what they took belongs to all of them: it is looked at when a round
+ * of chunks has ended, and the DECODE too where it shares passes with them. What steps take is known from those
+ * that had no company; prompts took the rest.
  */
-void mr_sched_learn_mixed(struct mr_sched *s, uint64_t ns, uint32_t tokens, uint32_t steps)
+void mr_sched_learn(struct mr_sched *s, uint64_t ns, uint32_t tokens, uint32_t steps)
 {
 	uint64_t rest;
 
-	s->mixed_ns += ns;
-	s->mixed_tokens += tokens;
-	s->mixed_steps += steps;
-	if (s->chunks || s->batch_count)
+	s->round_ns += ns;
+	s->round_tokens += tokens;
+	s->round_steps += steps;
+	if (s->chunks || (s->batch_count && mixing_rows(s)))
 		return;
-	rest = s->mixed_steps * s->step_ns;
-	rest = s->mixed_ns > rest ? s->mixed_ns - rest : 0;
-	if (s->mixed_tokens)
-		learn_cost(s, rest * 16 / s->mixed_tokens + 1);
+	rest = s->round_steps * s->step_ns;
+	rest = s->round_ns > rest ? s->round_ns - rest : 0;
+	if (s->round_tokens)
+		learn_cost(s, rest * 16 / s->round_tokens + 1);
 	else
-		average(&s->step_ns, s->mixed_ns / s->mixed_steps);
-	s->mixed_ns = s->mixed_tokens = s->mixed_steps = 0;
+		average(&s->step_ns, s->round_ns / s->round_steps);
+	s->round_ns = s->round_tokens = s->round_steps = 0;
 }
 
 void mr_sched_prefill_done(struct mr_sched *s, struct sequence *q, int32_t status)
@@ -257,10 +258,7 @@ void mr_sched_prefill_done(struct mr_sched *s, struct sequence *q, int32_t statu
 
 	q->chunk = 0;
 	s->chunks--;
-	if (mixing_rows(s))
-		mr_sched_learn_mixed(s, ns, chunk, 0);
-	else if (status == 0)
-		learn_cost(s, ns * 16 / chunk + 1);
+	mr_sched_learn(s, ns, chunk, 0);
 	mr_device_ended(PREFILL_ROW, now);
 	mr_trace_at(MR_T_chunk_end, q->owner, PREFILL_ROW, (uint64_t)-status, now);
 	mr_count(MR_M_sched_prefill_busy_ns, ns);

@@ -16,6 +16,7 @@
 #include "driver/mem/arena.h"
 #include "driver/metrics.h"
 #include "driver/model/model.h"
+#include "support/tile_emulated.h"
 
 #define CONTEXT 512u
 #define SEQS    12u
@@ -26,7 +27,8 @@ static struct mr_arena *arena;
 static struct mr_model *model;
 static uint32_t tokens[CONTEXT];
 
-static struct mr_device *device_of(uint32_t threads, uint32_t apart)
+static struct mr_device *device_with(uint32_t threads, uint32_t apart,
+				     const struct mr_kernels *table, enum mr_numerics numerics)
 {
 	const struct mr_cpu_options options = {
 		.arena = arena,
@@ -36,12 +38,19 @@ static struct mr_device *device_of(uint32_t threads, uint32_t apart)
 		.cpu = -1,
 		.threads = threads,
 		.apart = apart,
+		.table = table,
+		.numerics = numerics,
 	};
 	struct mr_device *dev;
 
 	assert_int_equal(mr_cpu_open(&options, &dev), 0);
 	assert_int_equal(dev->work->load(dev, model, NULL, NULL), 0);
 	return dev;
+}
+
+static struct mr_device *device_of(uint32_t threads, uint32_t apart)
+{
+	return device_with(threads, apart, NULL, MR_NUMERICS_STRICT);
 }
 
 static int take(struct mr_device *dev, struct mr_event *e)
@@ -271,6 +280,35 @@ static void packing(void **state)
 	dev->admin->close(dev);
 }
 
+/* Rows of another numeric class are multiplied by other weights: they wait for a pass of their own. */
+static void classes(void **state)
+{
+	struct mr_device *dev;
+	struct mr_slot slots[4];
+	struct mr_decode_entry entry;
+	uint64_t passes, logits;
+
+	if (!kernels_emulated_runnable()) {
+		print_message("skipped: this CPU cannot run the emulated tiles\n");
+		skip();
+	}
+	dev = device_with(1, 0, &kernels_emulated, MR_NUMERICS_EXACT);
+	assert_string_not_equal(dev->caps.class_prefill, dev->caps.class_decode);
+	for (uint32_t i = 0; i < 4; i++)
+		slots[i] = open_slot(dev, i, 0);
+	entry = (struct mr_decode_entry){.slot = slots[0]};
+	passes = metric(MR_M_cpu_passes);
+	logits = metric(MR_M_cpu_logits);
+	assert_int_equal(dev->work->prefill(dev, slots[1], tokens, 8, 0, 1), 0);
+	assert_int_equal(dev->work->decode(dev, &entry, 1, 1, 2), 0);
+	assert_int_equal(dev->work->prefill(dev, slots[2], tokens, 8, 0, 3), 0);
+	assert_int_equal(dev->work->score(dev, slots[3], tokens, 8, 0, 4), 0);
+	wait_dones(dev, 4);
+	assert_true(metric(MR_M_cpu_passes) == passes + 2);
+	assert_true(metric(MR_M_cpu_logits) == logits + 8);
+	dev->admin->close(dev);
+}
+
 /* DECODEs of every size, one after the other, leave the oldest prompt its rows, and it them theirs. */
 static void nobody_starves(void **state)
 {
@@ -420,9 +458,9 @@ static int teardown(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(bits),           cmocka_unit_test(packing),
-		cmocka_unit_test(nobody_starves), cmocka_unit_test(kv_events),
-		cmocka_unit_test(reset),
+		cmocka_unit_test(bits),      cmocka_unit_test(packing),
+		cmocka_unit_test(classes),   cmocka_unit_test(nobody_starves),
+		cmocka_unit_test(kv_events), cmocka_unit_test(reset),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
