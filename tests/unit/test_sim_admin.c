@@ -91,11 +91,15 @@ static void the_heartbeat_keeps_its_period(void **state)
 
 	raw_open(&h, &tiny, 0);
 	assert_int_equal(raw_feature(&h, MR_LPU_FEATURE_HEARTBEAT_MS, 0, 1, &v), 0);
-	for (int i = 0; i < 10; i++) {
-		uint32_t beat = h.port.ops->reg_read(h.port.ctx, MR_LPU_REG_HEARTBEAT);
-		usleep(30000); /* three periods: the host's own scheduling is in it */
-		assert_int_not_equal(h.port.ops->reg_read(h.port.ctx, MR_LPU_REG_HEARTBEAT), beat);
+	/* 100 times a second are asked for; this host may take the core away for most of them. */
+	uint32_t beat = h.port.ops->reg_read(h.port.ctx, MR_LPU_REG_HEARTBEAT), changes = 0;
+	for (int ms = 0; ms < 1000 && changes < 20; ms++) {
+		uint32_t now = h.port.ops->reg_read(h.port.ctx, MR_LPU_REG_HEARTBEAT);
+		changes += now != beat;
+		beat = now;
+		usleep(1000);
 	}
+	assert_int_equal(changes, 20);
 	raw_close(&h);
 }
 
