@@ -296,7 +296,9 @@ static void resets_escalate_and_end(void **state)
 	uint64_t from = w.liar.clock;
 	assert_int_equal(poll_long(w.dev, e), MR_E_DEVICE);
 	assert_true(w.liar.clock - from < 50 * 1000000);
+	from = w.liar.clock;
 	assert_int_not_equal(w.dev->admin->reset(w.dev), 0);
+	assert_true(w.liar.clock - from < 20 * 1000000);         /* it is not waited for */
 	assert_int_equal(w.dev->admin->reset(w.dev), MR_E_BUSY); /* its event waits */
 	assert_true(w.dev->work->poll(w.dev, e, 1) < 0);
 	close_world(&w);
@@ -383,6 +385,19 @@ static void doorbells_are_avoided(void **state)
 	}
 	/* Of 20 x 64 records, most are given back while the device is at its next step. */
 	assert_true(mr_metric_read(MR_M_lpu_doorbells_avoided) - avoided > 100);
+	/* A device that sleeps is rung: else each of these would wait for its next heartbeat, some 50 ms. */
+	uint64_t rung = mr_metric_read(MR_M_lpu_doorbells);
+	struct timespec from, to;
+	clock_gettime(CLOCK_MONOTONIC, &from);
+	for (uint64_t i = 0; i < 20; i++) {
+		struct mr_decode_entry entry = {slot, 0, 20};
+		nanosleep(&(struct timespec){.tv_nsec = 3000000}, NULL);
+		assert_int_equal(rig.dev->work->decode(rig.dev, &entry, 1, 1, i), 0);
+		assert_int_equal(lpu_rig_wait(rig.dev, i, all, 80), 2);
+	}
+	clock_gettime(CLOCK_MONOTONIC, &to);
+	assert_true(mr_metric_read(MR_M_lpu_doorbells) - rung >= 10);
+	assert_true((to.tv_sec - from.tv_sec) * 1000 + (to.tv_nsec - from.tv_nsec) / 1000000 < 700);
 	lpu_rig_close(&rig);
 }
 
