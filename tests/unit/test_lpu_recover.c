@@ -349,6 +349,17 @@ static void events_become_lines_and_counts(void **state)
 	assert_int_equal(mr_metric_read(MR_M_lpu_ecc_corrected), corrected + 7);
 	assert_int_equal(mr_metric_read(MR_M_lpu_events), events + 3);
 
+	/* A device that goes on and on is counted, and fills no log. */
+	uint32_t count = 0;
+	for (uint64_t i = 1; i <= 200; i++) {
+		mr_sim_ecc(&rig.port, 1, 0);
+		while (mr_metric_read(MR_M_lpu_ecc_corrected) < corrected + 7 + i)
+			assert_true(dev->work->poll(dev, &event, 1) == 0);
+	}
+	for (const char *l = lines; (l = strstr(l, "event: ECC")); l++)
+		count++;
+	assert_true(count <= 20);
+
 	/* A firmware that asserts: lost, reset, and the dump is told afterwards. */
 	struct mr_decode_entry entry = {lpu_rig_slot(dev, 128), 0, 20};
 	mr_sim_assert(&rig.port);
@@ -441,6 +452,15 @@ static void features_and_firmware_by_the_driver(void **state)
 	wait_line(dev, "firmware by the driver runs, from slot 2");
 	assert_int_equal(mr_lpu_feature_get(dev, MR_LPU_FEATURE_COALESCE, &value), 0);
 	assert_int_equal(value, 0);
+	lpu_rig_close(&rig);
+
+	/* What the options ask for is there again after each reset. */
+	lpu_rig_open(&rig, &(struct lpu_rig_options){.coalesce = MR_LPU_COALESCE(2, 100)});
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(mr_lpu_feature_get(rig.dev, MR_LPU_FEATURE_COALESCE, &value), 0);
+		assert_int_equal(value, MR_LPU_COALESCE(2, 100));
+		assert_int_equal(rig.dev->admin->reset(rig.dev), 0);
+	}
 	lpu_rig_close(&rig);
 }
 
