@@ -554,6 +554,43 @@ static void memory_by_message_as_far_as_it_is_mapped(void **state)
 	bus->ops->close(bus);
 }
 
+/* A command of the server while the client asks nothing: the watcher answers it. */
+static void memory_by_message_while_nothing_is_asked(void **state)
+{
+	const struct mr_region *r;
+	struct mr_bus *bus;
+	struct {
+		struct mr_vu_header head;
+		struct mr_vu_dma_access a;
+		char data[4];
+	} __attribute__((packed))
+	write = {{9, MR_VU_DMA_WRITE, sizeof(write), 0, 0}, {0, 4}, "race"};
+
+	assert_int_equal(open_bus(&bus, NULL, 0), 0);
+	assert_int_equal(mr_arena_region(arena, MR_REGION_RECORDS, 4096, &r), 0);
+	assert_int_equal(bus->ops->dma_map(bus, r->iova, r->base, 4096, 3), 0);
+	write.a.address = r->iova + 100;
+	assert_int_equal(rig.transport.send(rig.transport.ctx, &write, sizeof(write), -1), 0);
+	/* Our server, which asked nothing itself, takes the answer for a broken client, and goes. */
+	for (int i = 0; !__atomic_load_n(&bus->lost, __ATOMIC_RELAXED); i++) {
+		assert_true(i < 20000);
+		usleep(1000);
+	}
+	assert_int_equal(bus->lost, MR_E_DISCONNECTED);
+	assert_memory_equal((char *)r->base + 100, "race", 4);
+	bus->ops->close(bus);
+	/* A reply to nothing ends it. */
+	assert_int_equal(open_bus(&bus, NULL, 0), 0);
+	write.head.flags = MR_VU_FLAG_REPLY;
+	assert_int_equal(rig.transport.send(rig.transport.ctx, &write, sizeof(write), -1), 0);
+	for (int i = 0; !__atomic_load_n(&bus->lost, __ATOMIC_RELAXED); i++) {
+		assert_true(i < 20000);
+		usleep(1000);
+	}
+	assert_int_equal(bus->lost, MR_E_PROTOCOL);
+	bus->ops->close(bus);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -566,6 +603,7 @@ int main(void)
 		TEST(a_function_that_is_no_lpu_is_named),
 		TEST(a_server_that_stops_is_given_up_in_time),
 		TEST(memory_by_message_as_far_as_it_is_mapped),
+		TEST(memory_by_message_while_nothing_is_asked),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
