@@ -30,7 +30,7 @@ struct mr_bus_ops {
 	int (*irq_fd)(struct mr_bus *bus, uint32_t vector);
 	/*
 	 * Function-level reset: the device as after power-on, without a program; mappings and interrupts
-	 * stay. On a bus whose device went away it looks for it anew first. 0, or a negative mr_status,
+	 * stay. On a bus whose device went away it looks for it anew first, for 2 s. 0, or a negative mr_status,
 	 * and then `lost` says why no access will work. May sleep.
 	 */
 	int (*reset)(struct mr_bus *bus);
