@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "driver/bus/bus.h"
+#include "driver/bus/vfio_user.h"
 #include "driver/cpu/cpu.h"
 #include "driver/lpu/lpu.h"
 #include "driver/mem/topology.h"
@@ -16,6 +17,8 @@
 #include "firmware-sim/sim.h"
 #include "kernels/cpu/kernels.h"
 #include "tools/tools.h"
+
+#define VFIO_USER "vfio-user:"
 
 struct load_line {
 	const char *name;
@@ -43,11 +46,17 @@ static int say(const char *what, int status)
 	return status;
 }
 
+static int is_vfio_user(const struct tool_devices_options *o)
+{
+	return o->lpu && !strncmp(o->lpu, VFIO_USER, sizeof(VFIO_USER) - 1);
+}
+
 static int open_arena(const struct tool_devices_options *o, struct mr_arena **arena)
 {
 	const struct mr_arena_options options = {
 		.node = -1,
 		.no_huge = o->no_huge,
+		.shareable = is_vfio_user(o),
 		.log = o->arena_log ? on_log : NULL,
 	};
 	int status = mr_arena_create(&options, arena);
@@ -105,8 +114,7 @@ static int open_cpu(const struct tool_devices_options *o, struct mr_arena *arena
 }
 
 /* The simulated LPU: a device on a thread of its own, reached through the in-process port. */
-static int open_lpu(const struct tool_devices_options *o, struct mr_arena *arena,
-		    struct mr_device **dev)
+static int open_local(const struct tool_devices_options *o, struct mr_bus **bus)
 {
 	char why[256] = "";
 	const struct mr_sim_options sim = {
@@ -118,22 +126,47 @@ static int open_lpu(const struct tool_devices_options *o, struct mr_arena *arena
 		.why = why,
 		.why_bytes = sizeof(why),
 	};
+	struct mr_lpu_port port;
+	int status = mr_sim_create(&sim, &port);
+
+	if (status)
+		return say(why[0] ? why : "the simulated LPU", status);
+	status = mr_bus_local_open(&port, bus);
+	if (status) {
+		port.ops->close(port.ctx);
+		return say("the in-process bus", status);
+	}
+	return 0;
+}
+
+/* An LPU behind a socket: `millrace lpu sim`, or a vendor's. */
+static int open_vfio_user(const struct tool_devices_options *o, struct mr_bus **bus)
+{
+	char why[256] = "";
+	const struct mr_vfio_user_bus_options options = {
+		.path = o->lpu + sizeof(VFIO_USER) - 1,
+		.why = why,
+		.why_bytes = sizeof(why),
+	};
+	int status = mr_bus_vfio_user_open(&options, bus);
+
+	return status ? say(why[0] ? why : o->lpu, status) : 0;
+}
+
+static int open_lpu(const struct tool_devices_options *o, struct mr_arena *arena,
+		    struct mr_device **dev)
+{
 	struct mr_lpu_options options = {
 		.arena = arena,
 		.slots = o->slots,
 		.context = o->context,
 		.log = on_log,
 	};
-	struct mr_lpu_port port;
-	int status = mr_sim_create(&sim, &port);
+	int status =
+		is_vfio_user(o) ? open_vfio_user(o, &options.bus) : open_local(o, &options.bus);
 
 	if (status)
-		return say(why[0] ? why : "the simulated LPU", status);
-	status = mr_bus_local_open(&port, &options.bus);
-	if (status) {
-		port.ops->close(port.ctx);
-		return say("the in-process bus", status);
-	}
+		return status;
 	status = mr_lpu_open(&options, dev);
 	if (status) {
 		options.bus->ops->close(options.bus);

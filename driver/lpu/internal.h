@@ -172,6 +172,12 @@ static inline uint64_t mr_lpu_now_ns(const struct lpu *lpu)
 	return lpu->now_ns(lpu->clock_arg);
 }
 
+/* 0, or why the bus gave the device up. */
+static inline int mr_lpu_bus_lost(const struct lpu *lpu)
+{
+	return __atomic_load_n(&lpu->bus->lost, __ATOMIC_RELAXED);
+}
+
 /* admin.c */
 int mr_lpu_enable(struct lpu *lpu);
 int mr_lpu_disable(struct lpu *lpu); /* 0, or READY did not go away */
