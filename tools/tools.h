@@ -29,7 +29,8 @@ enum { TOOL_OK = 0, TOOL_FAILED = 1, TOOL_USAGE = 2 };
 
 /* How devices are opened; filled from a command's options. Zero means the default. */
 struct tool_devices_options {
-	const char *device;  /* "lpu" (default), "cpu", "nil": the decode device */
+	const char *device; /* "lpu" (default), "cpu", "nil": the decode device */
+	const char *lpu; /* where the LPU is: "local" (default: simulated here), "vfio:ADDRESS" */
 	const char *kernels; /* of the CPU backend; NULL = the widest */
 	const char *chip;    /* chip file of the simulated LPU; NULL = mr1 */
 	uint32_t chips;      /* of the simulated LPU; 0 = 2 */
@@ -51,6 +52,7 @@ struct tool_devices_options {
  */
 enum {
 	TOOL_OPT_DEVICE = 0x100,
+	TOOL_OPT_LPU,
 	TOOL_OPT_KERNELS,
 	TOOL_OPT_THREADS,
 	TOOL_OPT_CHIP,
@@ -62,6 +64,7 @@ enum {
 /* clang-format off: a list of initialisers, not a block of code */
 #define TOOL_DEVICE_LONG_OPTIONS                                        \
 	{"device", required_argument, NULL, TOOL_OPT_DEVICE},           \
+		{"lpu", required_argument, NULL, TOOL_OPT_LPU},         \
 		{"kernels", required_argument, NULL, TOOL_OPT_KERNELS}, \
 		{"threads", required_argument, NULL, TOOL_OPT_THREADS}, \
 		{"chip", required_argument, NULL, TOOL_OPT_CHIP},       \
@@ -71,13 +74,14 @@ enum {
 		"no-huge", no_argument, NULL, TOOL_OPT_NO_HUGE          \
 	}
 /* clang-format on */
-#define TOOL_DEVICE_HELP                                                                         \
-	"  --device NAME     decode device: lpu (default), cpu or nil\n"                         \
-	"  --kernels NAME    CPU kernels: scalar, avx2, avx512 (default: the widest there is)\n" \
-	"  --threads N       compute threads of the CPU backend (default: see the man page)\n"   \
-	"  --chip FILE       chip of the simulated LPU: a chip file, mr1 (default) or tiny\n"    \
-	"  --chips N         its chips, 1 to 64 (default: 2)\n"                                  \
-	"  --fault LIST      its faults: sram-zero=TENSOR, sram-flip=TENSOR:OFFSET\n"            \
+#define TOOL_DEVICE_HELP                                                                          \
+	"  --device NAME     decode device: lpu (default), cpu or nil\n"                          \
+	"  --lpu WHERE       the LPU: local (default: simulated), vfio:ADDRESS[@VENDOR:DEVICE]\n" \
+	"  --kernels NAME    CPU kernels: scalar, avx2, avx512 (default: the widest there is)\n"  \
+	"  --threads N       compute threads of the CPU backend (default: see the man page)\n"    \
+	"  --chip FILE       chip of the simulated LPU: a chip file, mr1 (default) or tiny\n"     \
+	"  --chips N         its chips, 1 to 64 (default: 2)\n"                                   \
+	"  --fault LIST      its faults: sram-zero=TENSOR, sram-flip=TENSOR:OFFSET\n"             \
 	"  --no-huge         4 KiB pages only\n"
 int tool_device_option(int option, const char *value, struct tool_devices_options *out);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * How a device is reached: registers, doorbells, DMA mappings, interrupts. One implementation a way:
- * local.c (a device in this process, through struct mr_lpu_port); later vfio.c and vfio_user.c. What the
+ * local.c (a device in this process, through struct mr_lpu_port); vfio.h (a real PCI function). What the
  * registers mean is lpu_spec.h's and driver/lpu's business.
  *
  * reg_read, reg_write and doorbell may be called from the one thread that owns the device; doorbell is
@@ -28,6 +28,11 @@ struct mr_bus_ops {
 	int (*dma_unmap)(struct mr_bus *bus, uint64_t iova);
 	/* An eventfd (non-blocking, the bus's) that counts @vector's interrupts; or a negative mr_status. */
 	int (*irq_fd)(struct mr_bus *bus, uint32_t vector);
+	/*
+	 * Function-level reset: stops DMA and interrupts and leaves the registers as after power-on; mappings
+	 * and irq_fd's descriptors stay. 0, MR_E_NOT_SUPPORTED or what the bus says.
+	 */
+	int (*reset)(struct mr_bus *bus);
 	void (*close)(struct mr_bus *bus); /* frees the bus, and the device behind a port */
 };
 

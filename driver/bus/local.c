@@ -83,6 +83,11 @@ static int local_irq_fd(struct mr_bus *bus, uint32_t vector)
 	return fd;
 }
 
+static int local_reset(struct mr_bus *bus)
+{
+	return MR_E_NOT_SUPPORTED; /* the port has no such call */
+}
+
 static void local_close(struct mr_bus *bus)
 {
 	struct local *l = local_of(bus);
@@ -101,6 +106,7 @@ static const struct mr_bus_ops local_ops = {
 	.dma_map = local_dma_map,
 	.dma_unmap = local_dma_unmap,
 	.irq_fd = local_irq_fd,
+	.reset = local_reset,
 	.close = local_close,
 };
 
