@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The VFIO bus on QEMU's edu (docs/specs/edu.txt of QEMU): registers, MSI, DMA both ways with the access that
+ * the map gives, an IOVA that is not mapped, bus mastering, reset. edu's DMA addresses have 28 bits.
+ */
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "driver/bus/vfio.h"
+#include "driver/mem/arena.h"
+#include "tests/guest/guest.h"
+
+#include <millrace/status.h>
+
+enum {
+	EDU_ID = 0x00,
+	EDU_LIVENESS = 0x04,
+	EDU_IRQ_STATUS = 0x24,
+	EDU_IRQ_RAISE = 0x60,
+	EDU_IRQ_ACK = 0x64,
+	EDU_DMA_SRC = 0x80,
+	EDU_DMA_DST = 0x88,
+	EDU_DMA_COUNT = 0x90,
+	EDU_DMA_CMD = 0x98,
+	EDU_BUFFER = 0x40000,
+};
+
+#define DMA_START     1u
+#define DMA_TO_HOST   2u
+#define PAGE          4096u
+#define BYTES         2048u /* a DMA; edu refuses one of its whole buffer */
+#define IOVA_BOTH     0x100000u
+#define IOVA_READ     0x200000u
+#define IOVA_UNMAPPED 0x300000u
+#define INTERRUPTS    100
+
+static void dma(struct mr_bus *bus, uint32_t src, uint32_t dst, uint32_t direction)
+{
+	bus->ops->reg_write(bus, EDU_DMA_SRC, src);
+	bus->ops->reg_write(bus, EDU_DMA_DST, dst);
+	bus->ops->reg_write(bus, EDU_DMA_COUNT, BYTES);
+	bus->ops->reg_write(bus, EDU_DMA_CMD, DMA_START | direction);
+	/* 100 ms by design of edu. */
+	for (int i = 0; bus->ops->reg_read(bus, EDU_DMA_CMD) & DMA_START; i++) {
+		CHECK(i < 2000, "edu's DMA does not end");
+		usleep(5000);
+	}
+}
+
+static void interrupts(struct mr_bus *bus)
+{
+	int fd = bus->ops->irq_fd(bus, 0);
+
+	CHECK(fd >= 0, "irq_fd: %s", mr_bus_vfio_why(bus));
+	CHECK(bus->ops->irq_fd(bus, 0) == fd, "another descriptor for the same vector");
+	for (int i = 0; i < INTERRUPTS; i++) {
+		bus->ops->reg_write(bus, EDU_IRQ_RAISE, 0x10);
+		uint64_t count = guest_wait(fd, 2000);
+		CHECK(count == 1, "interrupt %d: eventfd says %llu", i, (unsigned long long)count);
+		CHECK(bus->ops->reg_read(bus, EDU_IRQ_STATUS) == 0x10, "interrupt status");
+		bus->ops->reg_write(bus, EDU_IRQ_ACK, 0x10);
+	}
+	guest_ok("%d of %d MSI", INTERRUPTS, INTERRUPTS);
+	CHECK(bus->ops->irq_fd(bus, 1) == MR_E_RANGE, "a second vector of one MSI");
+}
+
+void guest_edu(void)
+{
+	uint8_t *both =
+		mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uint8_t *only = both + PAGE;
+	char address[16];
+	struct mr_bus *bus;
+
+	CHECK(both != MAP_FAILED, "memory");
+	guest_bind(guest_find(0x1234, 0x11e8, 0, address));
+	bus = guest_open(address);
+	const struct mr_vfio_facts *f = mr_bus_vfio_facts(bus);
+	CHECK(f->function.vendor == 0x1234 && f->bar_bytes[0] == 1 << 20 && f->mapped[0] &&
+		      f->bar_bytes[1] == 0 && !f->is_msix && f->vectors == 1,
+	      "facts: BAR0 %llu bytes, mapped %d, %u vectors", (unsigned long long)f->bar_bytes[0],
+	      f->mapped[0], f->vectors);
+	CHECK(bus->ops->reg_read(bus, EDU_ID) == 0x010000ed, "identification");
+	CHECK(bus->ops->reg_read(bus, 1 << 20) == UINT32_MAX, "a register beyond the BAR");
+	guest_ok("BAR0 mapped: edu %s in group %d", address, f->place.group);
+
+	CHECK(!(guest_command(address) & MR_PCI_COMMAND_MASTER), "masters the bus before a map");
+	memset(both, 0xa5, PAGE);
+	memset(only, 0x5a, PAGE);
+	int status = bus->ops->dma_map(bus, IOVA_BOTH, both, PAGE, MR_DMA_READ | MR_DMA_WRITE);
+	CHECK(!status, "dma_map: %s", mr_bus_vfio_why(bus));
+	status = bus->ops->dma_map(bus, IOVA_READ, only, PAGE, MR_DMA_READ);
+	CHECK(!status, "dma_map: %s", mr_bus_vfio_why(bus));
+	CHECK(!(guest_command(address) & MR_PCI_COMMAND_MASTER),
+	      "masters the bus with the first map");
+	bus->ops->reg_write(bus, EDU_LIVENESS, 0x12345678);
+	CHECK(bus->ops->reg_read(bus, EDU_LIVENESS) == (uint32_t)~0x12345678, "liveness");
+	CHECK(guest_command(address) & MR_PCI_COMMAND_MASTER, "does not master the bus");
+
+	interrupts(bus);
+
+	dma(bus, IOVA_READ, EDU_BUFFER, 0);
+	dma(bus, EDU_BUFFER, IOVA_BOTH, DMA_TO_HOST);
+	CHECK(both[0] == 0x5a && !memcmp(both, only, BYTES), "DMA: the page is not what was sent");
+	guest_ok("DMA both ways");
+
+	memset(both, 0xa5, PAGE);
+	dma(bus, EDU_BUFFER, IOVA_UNMAPPED, DMA_TO_HOST);
+	dma(bus, IOVA_UNMAPPED, EDU_BUFFER, 0);
+	for (uint32_t i = 0; i < PAGE; i++)
+		CHECK(both[i] == 0xa5 && only[i] == 0x5a,
+		      "a DMA to an unmapped IOVA changed memory");
+	dma(bus, IOVA_BOTH, EDU_BUFFER, 0);
+	dma(bus, EDU_BUFFER, IOVA_READ, DMA_TO_HOST);
+	CHECK(only[0] == 0x5a && only[BYTES - 1] == 0x5a, "a DMA wrote what it may only read");
+	CHECK(bus->ops->reg_read(bus, EDU_ID) == 0x010000ed, "edu is gone after the faults");
+	guest_ok("DMA to an unmapped IOVA, and to a page that may only be read, changes nothing");
+
+	CHECK(bus->ops->dma_unmap(bus, IOVA_UNMAPPED) == MR_E_NOT_FOUND,
+	      "unmapped what is not mapped");
+	CHECK(!bus->ops->dma_unmap(bus, IOVA_READ), "dma_unmap: %s", mr_bus_vfio_why(bus));
+	CHECK(guest_command(address) & MR_PCI_COMMAND_MASTER, "mastering ended with a map left");
+	dma(bus, EDU_BUFFER, IOVA_BOTH, DMA_TO_HOST);
+	CHECK(!bus->ops->dma_unmap(bus, IOVA_BOTH), "dma_unmap: %s", mr_bus_vfio_why(bus));
+	CHECK(!(guest_command(address) & MR_PCI_COMMAND_MASTER),
+	      "masters the bus after the last map");
+	memset(both, 0x77, PAGE);
+	bus->ops->close(bus);
+	CHECK(both[0] == 0x77, "memory changed after its map ended");
+	guest_ok("bus mastering follows the maps");
+}
