@@ -142,7 +142,7 @@ static int parse_vfio(const char *text, char address[32], struct mr_vfio_options
 	unsigned vendor, device;
 	int end = 0;
 
-	options->vendor = options->device = MR_PCI_ANY_ID;
+	options->vendor = options->device = MR_VFIO_ANY_ID;
 	if (!length || length >= 32)
 		return MR_E_INVALID;
 	memcpy(address, text, length);
@@ -188,11 +188,11 @@ static int open_vfio(const struct tool_devices_options *o, struct mr_bus **bus)
 static int device_node(const struct tool_devices_options *o)
 {
 	struct mr_vfio_options options;
-	struct mr_pci_place place;
+	struct mr_vfio_place place;
 	char address[32];
 
 	if (!is_vfio(o) || parse_vfio(o->lpu + 5, address, &options) ||
-	    mr_pci_find("/sys", address, &place))
+	    mr_vfio_find("/sys", address, &place))
 		return -1;
 	return place.node;
 }

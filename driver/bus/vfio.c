@@ -36,10 +36,10 @@ int mr_vfio_fail(struct vfio *v, int status, const char *format, ...)
 
 int mr_vfio_master(struct vfio *v, int on)
 {
-	uint16_t command = v->command | (on ? MR_PCI_COMMAND_MASTER : 0);
+	uint16_t command = v->command | (on ? MR_VFIO_COMMAND_MASTER : 0);
 
 	v->mastering = on;
-	if (pwrite(v->device, &command, sizeof(command), (off_t)(v->config_at + MR_PCI_COMMAND)) !=
+	if (pwrite(v->device, &command, sizeof(command), (off_t)(v->config_at + MR_VFIO_COMMAND)) !=
 	    sizeof(command))
 		return mr_vfio_fail(v, MR_E_IO, "%s: its command register cannot be written: %s",
 				    v->facts.place.address, strerror(errno));

@@ -12,19 +12,19 @@
 #define MR_DRIVER_BUS_VFIO_H
 
 #include "driver/bus/bus.h"
-#include "driver/bus/pci.h"
+#include "driver/bus/vfio_pci.h"
 
 struct mr_vfio_options {
 	const char *address;         /* "0000:01:00.0"; the domain may be left out */
-	uint16_t vendor, device;     /* what it must be; MR_PCI_ANY_ID = any */
+	uint16_t vendor, device;     /* what it must be; MR_VFIO_ANY_ID = any */
 	uint64_t bar0_min, bar2_min; /* bytes that BAR0 and BAR2 must have; 0 = may be missing */
 	const char *sysfs;           /* NULL = "/sys" */
 	const char *dev;             /* NULL = "/dev/vfio" */
 };
 
 struct mr_vfio_facts {
-	struct mr_pci_place place;
-	struct mr_pci_function function;
+	struct mr_vfio_place place;
+	struct mr_vfio_function function;
 	uint64_t bar_bytes[2]; /* of BAR0 and BAR2 */
 	int mapped[2];         /* 0 = reached by system calls: slow, but the same */
 	uint32_t vectors;      /* of MSI-X, else MSI; 0 = no interrupts */

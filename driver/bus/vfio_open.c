@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * See vfio.h: from an address to a function under VFIO, step by step, each with a sentence for its failure.
- * What the kernel reports is bounded here; what the device's configuration space says is pci.c's to judge.
+ * What the kernel reports is bounded here; what the device's configuration space says is vfio_config.c's to judge.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -22,8 +22,8 @@
 /* What sysfs says: is it there, behind an IOMMU, and vfio-pci's? */
 static int find(struct vfio *v, const struct mr_vfio_options *o, const char *sysfs)
 {
-	struct mr_pci_place *place = &v->facts.place;
-	int status = mr_pci_find(sysfs, o->address, place);
+	struct mr_vfio_place *place = &v->facts.place;
+	int status = mr_vfio_find(sysfs, o->address, place);
 
 	if (status == MR_E_INVALID)
 		return mr_vfio_fail(v, status, "'%s' is no PCI address such as 0000:01:00.0",
@@ -94,7 +94,7 @@ static int open_group(struct vfio *v, const char *sysfs, const char *dev)
 		return mr_vfio_fail(v, MR_E_IO, "%s: state of group %d: %s", address, group,
 				    strerror(errno));
 	if (!(state.flags & VFIO_GROUP_FLAGS_VIABLE)) {
-		int n = mr_pci_group_others(sysfs, group, others, sizeof(others));
+		int n = mr_vfio_group_others(sysfs, group, others, sizeof(others));
 		return mr_vfio_fail(
 			v, MR_E_BUSY,
 			"%s: its IOMMU group %d is not viable: these devices share it and "
@@ -197,8 +197,8 @@ static int region(struct vfio *v, uint32_t index, struct vfio_region_info *info)
 static int identify(struct vfio *v, const struct mr_vfio_options *o)
 {
 	const char *address = v->facts.place.address;
-	struct mr_pci_function *f = &v->facts.function;
-	uint8_t config[MR_PCI_CONFIG_BYTES];
+	struct mr_vfio_function *f = &v->facts.function;
+	uint8_t config[MR_VFIO_CONFIG_BYTES];
 	union answer answer;
 	int status = region(v, VFIO_PCI_CONFIG_REGION_INDEX, &answer.info);
 
@@ -209,17 +209,17 @@ static int identify(struct vfio *v, const struct mr_vfio_options *o)
 	if (got < 0)
 		return mr_vfio_fail(v, MR_E_IO, "%s: its configuration space: %s", address,
 				    strerror(errno));
-	status = mr_pci_parse(config, (size_t)got, f);
+	status = mr_vfio_config_parse(config, (size_t)got, f);
 	if (status)
 		return mr_vfio_fail(v, status, "%s: its configuration space: %s", address,
 				    mr_strerror(status));
-	if ((o->vendor != MR_PCI_ANY_ID && o->vendor != f->vendor) ||
-	    (o->device != MR_PCI_ANY_ID && o->device != f->device))
+	if ((o->vendor != MR_VFIO_ANY_ID && o->vendor != f->vendor) ||
+	    (o->device != MR_VFIO_ANY_ID && o->device != f->device))
 		return mr_vfio_fail(v, MR_E_VERSION,
 				    "%s is a %04x:%04x, not the %04x:%04x that was asked for",
 				    address, f->vendor, f->device, o->vendor, o->device);
-	v->command = (uint16_t)((f->command & ~MR_PCI_COMMAND_MASTER) | MR_PCI_COMMAND_MEMORY |
-				MR_PCI_COMMAND_NOINTX);
+	v->command = (uint16_t)((f->command & ~MR_VFIO_COMMAND_MASTER) | MR_VFIO_COMMAND_MEMORY |
+				MR_VFIO_COMMAND_NOINTX);
 	return mr_vfio_master(v, 0);
 }
 

@@ -85,18 +85,18 @@ void guest_edu(void)
 	CHECK(bus->ops->reg_read(bus, 1 << 20) == UINT32_MAX, "a register beyond the BAR");
 	guest_ok("BAR0 mapped: edu %s in group %d", address, f->place.group);
 
-	CHECK(!(guest_command(address) & MR_PCI_COMMAND_MASTER), "masters the bus before a map");
+	CHECK(!(guest_command(address) & MR_VFIO_COMMAND_MASTER), "masters the bus before a map");
 	memset(both, 0xa5, PAGE);
 	memset(only, 0x5a, PAGE);
 	int status = bus->ops->dma_map(bus, IOVA_BOTH, both, PAGE, MR_DMA_READ | MR_DMA_WRITE);
 	CHECK(!status, "dma_map: %s", mr_bus_vfio_why(bus));
 	status = bus->ops->dma_map(bus, IOVA_READ, only, PAGE, MR_DMA_READ);
 	CHECK(!status, "dma_map: %s", mr_bus_vfio_why(bus));
-	CHECK(!(guest_command(address) & MR_PCI_COMMAND_MASTER),
+	CHECK(!(guest_command(address) & MR_VFIO_COMMAND_MASTER),
 	      "masters the bus with the first map");
 	bus->ops->reg_write(bus, EDU_LIVENESS, 0x12345678);
 	CHECK(bus->ops->reg_read(bus, EDU_LIVENESS) == (uint32_t)~0x12345678, "liveness");
-	CHECK(guest_command(address) & MR_PCI_COMMAND_MASTER, "does not master the bus");
+	CHECK(guest_command(address) & MR_VFIO_COMMAND_MASTER, "does not master the bus");
 
 	interrupts(bus);
 
@@ -120,10 +120,10 @@ void guest_edu(void)
 	CHECK(bus->ops->dma_unmap(bus, IOVA_UNMAPPED) == MR_E_NOT_FOUND,
 	      "unmapped what is not mapped");
 	CHECK(!bus->ops->dma_unmap(bus, IOVA_READ), "dma_unmap: %s", mr_bus_vfio_why(bus));
-	CHECK(guest_command(address) & MR_PCI_COMMAND_MASTER, "mastering ended with a map left");
+	CHECK(guest_command(address) & MR_VFIO_COMMAND_MASTER, "mastering ended with a map left");
 	dma(bus, EDU_BUFFER, IOVA_BOTH, DMA_TO_HOST);
 	CHECK(!bus->ops->dma_unmap(bus, IOVA_BOTH), "dma_unmap: %s", mr_bus_vfio_why(bus));
-	CHECK(!(guest_command(address) & MR_PCI_COMMAND_MASTER),
+	CHECK(!(guest_command(address) & MR_VFIO_COMMAND_MASTER),
 	      "masters the bus after the last map");
 	memset(both, 0x77, PAGE);
 	bus->ops->close(bus);

@@ -90,7 +90,7 @@ const char *guest_find(unsigned vendor, unsigned device, unsigned nth, char addr
 
 void guest_bind(const char *address)
 {
-	struct mr_pci_place place;
+	struct mr_vfio_place place;
 	char path[96];
 
 	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/driver/unbind", address);
@@ -99,7 +99,7 @@ void guest_bind(const char *address)
 	CHECK(!guest_write(path, "vfio-pci"), "%s: driver_override: %s", address, strerror(errno));
 	CHECK(!guest_write("/sys/bus/pci/drivers_probe", address), "%s: drivers_probe: %s", address,
 	      strerror(errno));
-	CHECK(!mr_pci_find("/sys", address, &place) && !strcmp(place.driver, "vfio-pci"),
+	CHECK(!mr_vfio_find("/sys", address, &place) && !strcmp(place.driver, "vfio-pci"),
 	      "%s: its driver is '%s'", address, place.driver);
 }
 
@@ -130,8 +130,8 @@ struct mr_bus *guest_open(const char *address)
 {
 	const struct mr_vfio_options o = {
 		.address = address,
-		.vendor = MR_PCI_ANY_ID,
-		.device = MR_PCI_ANY_ID,
+		.vendor = MR_VFIO_ANY_ID,
+		.device = MR_VFIO_ANY_ID,
 	};
 	struct mr_bus *bus;
 	char why[400];

@@ -178,7 +178,7 @@ void guest_nvme(void)
 		CHECK(!(r.bus->ops->reg_read(r.bus, NVME_CC) & 1) &&
 			      !(r.bus->ops->reg_read(r.bus, NVME_CSTS) & 1),
 		      "enabled after a reset");
-		CHECK(!(guest_command(address) & MR_PCI_COMMAND_MASTER),
+		CHECK(!(guest_command(address) & MR_VFIO_COMMAND_MASTER),
 		      "masters the bus after a reset");
 		guest_ok("function-level reset %d", lap + 1);
 	}

@@ -36,9 +36,9 @@ static void put32(uint8_t *p, uint32_t v)
 }
 
 /* 1234:5678 with MSI-X (5 vectors, BAR4 + 0x800), MSI (4 of them) and PCI Express with FLR. */
-static void sound(uint8_t config[MR_PCI_CONFIG_BYTES])
+static void sound(uint8_t config[MR_VFIO_CONFIG_BYTES])
 {
-	memset(config, 0, MR_PCI_CONFIG_BYTES);
+	memset(config, 0, MR_VFIO_CONFIG_BYTES);
 	put16(config, 0x1234);
 	put16(config + 2, 0x5678);
 	put16(config + 4, 0x0007);
@@ -55,11 +55,11 @@ static void sound(uint8_t config[MR_PCI_CONFIG_BYTES])
 
 static void reads_capabilities(void **state)
 {
-	uint8_t config[MR_PCI_CONFIG_BYTES];
-	struct mr_pci_function f;
+	uint8_t config[MR_VFIO_CONFIG_BYTES];
+	struct mr_vfio_function f;
 
 	sound(config);
-	assert_int_equal(mr_pci_parse(config, sizeof(config), &f), 0);
+	assert_int_equal(mr_vfio_config_parse(config, sizeof(config), &f), 0);
 	assert_int_equal(f.vendor, 0x1234);
 	assert_int_equal(f.device, 0x5678);
 	assert_int_equal(f.command, 7);
@@ -73,49 +73,50 @@ static void reads_capabilities(void **state)
 	assert_int_equal(f.flr, 1);
 
 	put32(config + 0xe4, 0);
-	assert_int_equal(mr_pci_parse(config, sizeof(config), &f), 0);
+	assert_int_equal(mr_vfio_config_parse(config, sizeof(config), &f), 0);
 	assert_int_equal(f.flr, 0);
 	config[0xe1] = 0xf0; /* and AF behind it, which can do it too */
 	put32(config + 0xf0, 0x03060013);
-	assert_int_equal(mr_pci_parse(config, sizeof(config), &f), 0);
+	assert_int_equal(mr_vfio_config_parse(config, sizeof(config), &f), 0);
 	assert_int_equal(f.flr, 1);
 
 	put16(config + 6, 0); /* no list */
-	assert_int_equal(mr_pci_parse(config, sizeof(config), &f), 0);
+	assert_int_equal(mr_vfio_config_parse(config, sizeof(config), &f), 0);
 	assert_int_equal(f.msix_vectors + f.msi_vectors + f.flr, 0);
 }
 
 static void refuses_bad_lists(void **state)
 {
-	uint8_t config[MR_PCI_CONFIG_BYTES];
-	struct mr_pci_function f;
+	uint8_t config[MR_VFIO_CONFIG_BYTES];
+	struct mr_vfio_function f;
 
 	sound(config);
-	assert_int_equal(mr_pci_parse(config, 63, &f), MR_E_TRUNCATED);
+	assert_int_equal(mr_vfio_config_parse(config, 63, &f), MR_E_TRUNCATED);
 	config[0xe1] = 0x40; /* a circle */
-	assert_int_equal(mr_pci_parse(config, sizeof(config), &f), MR_E_FORMAT);
+	assert_int_equal(mr_vfio_config_parse(config, sizeof(config), &f), MR_E_FORMAT);
 	config[0xe1] = 0xe0; /* a small one */
-	assert_int_equal(mr_pci_parse(config, sizeof(config), &f), MR_E_FORMAT);
+	assert_int_equal(mr_vfio_config_parse(config, sizeof(config), &f), MR_E_FORMAT);
 	config[0xe1] = 0x10; /* into the header */
-	assert_int_equal(mr_pci_parse(config, sizeof(config), &f), MR_E_FORMAT);
+	assert_int_equal(mr_vfio_config_parse(config, sizeof(config), &f), MR_E_FORMAT);
 	sound(config);
-	assert_int_equal(mr_pci_parse(config, 0xe0, &f),
+	assert_int_equal(mr_vfio_config_parse(config, 0xe0, &f),
 			 MR_E_FORMAT); /* beyond what could be read */
-	assert_int_equal(mr_pci_parse(config, 0xe4, &f), MR_E_FORMAT); /* a capability cut off */
-	config[0x61] = 0xfc; /* MSI-X needs 12 bytes, 4 are left */
+	assert_int_equal(mr_vfio_config_parse(config, 0xe4, &f),
+			 MR_E_FORMAT); /* a capability cut off */
+	config[0x61] = 0xfc;           /* MSI-X needs 12 bytes, 4 are left */
 	put16(config + 0xfc, 0x0011);
-	assert_int_equal(mr_pci_parse(config, sizeof(config), &f), MR_E_FORMAT);
+	assert_int_equal(mr_vfio_config_parse(config, sizeof(config), &f), MR_E_FORMAT);
 	sound(config);
 	put32(config + 0x44, 0x806); /* BAR6 */
-	assert_int_equal(mr_pci_parse(config, sizeof(config), &f), MR_E_FORMAT);
+	assert_int_equal(mr_vfio_config_parse(config, sizeof(config), &f), MR_E_FORMAT);
 	sound(config);
 	put16(config + 0x62, 6 << 1); /* 64 messages */
-	assert_int_equal(mr_pci_parse(config, sizeof(config), &f), MR_E_FORMAT);
+	assert_int_equal(mr_vfio_config_parse(config, sizeof(config), &f), MR_E_FORMAT);
 	sound(config);
 	config[0x0e] = 0x81;
-	assert_int_equal(mr_pci_parse(config, sizeof(config), &f), MR_E_NOT_SUPPORTED);
+	assert_int_equal(mr_vfio_config_parse(config, sizeof(config), &f), MR_E_NOT_SUPPORTED);
 	memset(config, 0xff, sizeof(config));
-	assert_int_equal(mr_pci_parse(config, sizeof(config), &f), MR_E_DISCONNECTED);
+	assert_int_equal(mr_vfio_config_parse(config, sizeof(config), &f), MR_E_DISCONNECTED);
 }
 
 /* ---- sysfs ------------------------------------------------------------------------------------ */
@@ -233,25 +234,25 @@ static void finds_functions(void **state)
 					  "0000:01:00.0/",
 					  "123456789:01:00.0"};
 	const struct tree *t = *state;
-	struct mr_pci_place place;
+	struct mr_vfio_place place;
 
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
-		assert_int_equal(mr_pci_find(t->sysfs, bad[i], &place), MR_E_INVALID);
-	assert_int_equal(mr_pci_find(t->sysfs, "01:00.0", &place), 0);
+		assert_int_equal(mr_vfio_find(t->sysfs, bad[i], &place), MR_E_INVALID);
+	assert_int_equal(mr_vfio_find(t->sysfs, "01:00.0", &place), 0);
 	assert_string_equal(place.address, "0000:01:00.0");
 	assert_string_equal(place.driver, "vfio-pci");
 	assert_int_equal(place.group, 7);
 	assert_int_equal(place.node, 1);
-	assert_int_equal(mr_pci_find(t->sysfs, "0000:02:00.0", &place), 0);
+	assert_int_equal(mr_vfio_find(t->sysfs, "0000:02:00.0", &place), 0);
 	assert_string_equal(place.driver, "nvme");
 	assert_int_equal(place.group, 8);
 	assert_int_equal(place.node, -1);
-	assert_int_equal(mr_pci_find(t->sysfs, "0001:0A:1F.7", &place), 0);
+	assert_int_equal(mr_vfio_find(t->sysfs, "0001:0A:1F.7", &place), 0);
 	assert_string_equal(place.address, "0001:0a:1f.7");
 	assert_int_equal(place.node, -1);
-	assert_int_equal(mr_pci_find(t->sysfs, "0000:03:00.0", &place), 0);
+	assert_int_equal(mr_vfio_find(t->sysfs, "0000:03:00.0", &place), 0);
 	assert_int_equal(place.group, -1);
-	assert_int_equal(mr_pci_find(t->sysfs, "04:00.0", &place), MR_E_NOT_FOUND);
+	assert_int_equal(mr_vfio_find(t->sysfs, "04:00.0", &place), MR_E_NOT_FOUND);
 }
 
 static void names_who_shares_a_group(void **state)
@@ -259,12 +260,12 @@ static void names_who_shares_a_group(void **state)
 	const struct tree *t = *state;
 	char text[100];
 
-	assert_int_equal(mr_pci_group_others(t->sysfs, 7, text, sizeof(text)), 1);
+	assert_int_equal(mr_vfio_group_others(t->sysfs, 7, text, sizeof(text)), 1);
 	assert_string_equal(text, "0000:01:00.1 (snd_hda_intel)");
-	assert_int_equal(mr_pci_group_others(t->sysfs, 7, text, 8), 1);
+	assert_int_equal(mr_vfio_group_others(t->sysfs, 7, text, 8), 1);
 	assert_string_equal(text, "0000:01");
-	assert_int_equal(mr_pci_group_others(t->sysfs, 9, text, sizeof(text)), 0);
-	assert_int_equal(mr_pci_group_others(t->sysfs, 99, text, sizeof(text)), MR_E_NOT_FOUND);
+	assert_int_equal(mr_vfio_group_others(t->sysfs, 9, text, sizeof(text)), 0);
+	assert_int_equal(mr_vfio_group_others(t->sysfs, 99, text, sizeof(text)), MR_E_NOT_FOUND);
 }
 
 /* ---- opening ---------------------------------------------------------------------------------- */
@@ -273,8 +274,8 @@ static void refused(const struct tree *t, const char *address, int status, const
 {
 	const struct mr_vfio_options o = {
 		.address = address,
-		.vendor = MR_PCI_ANY_ID,
-		.device = MR_PCI_ANY_ID,
+		.vendor = MR_VFIO_ANY_ID,
+		.device = MR_VFIO_ANY_ID,
 		.sysfs = t->sysfs,
 		.dev = t->dev,
 	};

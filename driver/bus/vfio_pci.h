@@ -4,21 +4,21 @@
  * Pure readers of bytes and of a tree of files, for driver/bus/vfio.c and its callers in tools/. A device
  * fills its own configuration space, so nothing of it is trusted.
  */
-#ifndef MR_DRIVER_BUS_PCI_H
-#define MR_DRIVER_BUS_PCI_H
+#ifndef MR_DRIVER_BUS_VFIO_PCI_H
+#define MR_DRIVER_BUS_VFIO_PCI_H
 
 #include <stddef.h>
 #include <stdint.h>
 
-#define MR_PCI_CONFIG_BYTES   256u
-#define MR_PCI_COMMAND        0x04u
-#define MR_PCI_COMMAND_MEMORY 0x002u
-#define MR_PCI_COMMAND_MASTER 0x004u
-#define MR_PCI_COMMAND_NOINTX 0x400u
-#define MR_PCI_ANY_ID         0xffffu
+#define MR_VFIO_CONFIG_BYTES   256u
+#define MR_VFIO_COMMAND        0x04u
+#define MR_VFIO_COMMAND_MEMORY 0x002u
+#define MR_VFIO_COMMAND_MASTER 0x004u
+#define MR_VFIO_COMMAND_NOINTX 0x400u
+#define MR_VFIO_ANY_ID         0xffffu
 
 /* A function's configuration space. Offsets of capabilities are 0 where there is none. */
-struct mr_pci_function {
+struct mr_vfio_function {
 	uint16_t vendor, device, command;
 	uint8_t msi, msix, express;
 	uint8_t flr;           /* 1 = it says that it can reset itself (PCI Express or AF) */
@@ -33,10 +33,10 @@ struct mr_pci_function {
  * MR_E_DISCONNECTED (all ones: nothing answers any more); MR_E_NOT_SUPPORTED (a bridge); MR_E_FORMAT (a list of
  * capabilities that runs in a circle or out of bounds).
  */
-int mr_pci_parse(const uint8_t *config, size_t bytes, struct mr_pci_function *out);
+int mr_vfio_config_parse(const uint8_t *config, size_t bytes, struct mr_vfio_function *out);
 
 /* Where a function stands on this host. */
-struct mr_pci_place {
+struct mr_vfio_place {
 	char address[20]; /* "0000:01:00.0" */
 	char driver[32];  /* of the kernel; "" = none */
 	int group;        /* IOMMU group; -1 = none, so no IOMMU translates for it */
@@ -47,12 +47,12 @@ struct mr_pci_place {
  * Finds @address ("0000:01:00.0", or "01:00.0" in domain 0) below @sysfs ("/sys"). Returns 0, MR_E_INVALID (not
  * an address) or MR_E_NOT_FOUND.
  */
-int mr_pci_find(const char *sysfs, const char *address, struct mr_pci_place *out);
+int mr_vfio_find(const char *sysfs, const char *address, struct mr_vfio_place *out);
 
 /*
  * Writes into @text which functions of IOMMU group @group have a kernel driver that is not vfio-pci:
  * "0000:00:1f.2 (ahci), ..."; as many as @bytes hold. Returns how many there are, or MR_E_NOT_FOUND.
  */
-int mr_pci_group_others(const char *sysfs, int group, char *text, size_t bytes);
+int mr_vfio_group_others(const char *sysfs, int group, char *text, size_t bytes);
 
-#endif /* MR_DRIVER_BUS_PCI_H */
+#endif /* MR_DRIVER_BUS_VFIO_PCI_H */

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* See pci.h: a function's place in sysfs. */
+/* See vfio_pci.h: a function's place in sysfs. */
 #include <ctype.h>
 #include <dirent.h>
 #include <stdio.h>
@@ -9,7 +9,7 @@
 
 #include <millrace/status.h>
 
-#include "driver/bus/pci.h"
+#include "driver/bus/vfio_pci.h"
 
 static int all_hex(const char *text, size_t n)
 {
@@ -70,7 +70,7 @@ static int number_in(const char *path)
 	return n;
 }
 
-int mr_pci_find(const char *sysfs, const char *address, struct mr_pci_place *out)
+int mr_vfio_find(const char *sysfs, const char *address, struct mr_vfio_place *out)
 {
 	char folder[256], path[300], group[16], *end;
 	int status;
@@ -104,7 +104,7 @@ static int harmless(const char *driver)
 	       !strcmp(driver, "pcieport");
 }
 
-int mr_pci_group_others(const char *sysfs, int group, char *text, size_t bytes)
+int mr_vfio_group_others(const char *sysfs, int group, char *text, size_t bytes)
 {
 	char path[256];
 	struct dirent *entry;
@@ -118,9 +118,9 @@ int mr_pci_group_others(const char *sysfs, int group, char *text, size_t bytes)
 	if (!folder)
 		return MR_E_NOT_FOUND;
 	while ((entry = readdir(folder))) {
-		struct mr_pci_place place;
+		struct mr_vfio_place place;
 
-		if (mr_pci_find(sysfs, entry->d_name, &place) || harmless(place.driver))
+		if (mr_vfio_find(sysfs, entry->d_name, &place) || harmless(place.driver))
 			continue;
 		n++;
 		if (used < bytes)

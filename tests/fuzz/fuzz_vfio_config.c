@@ -9,7 +9,7 @@
 
 #include <millrace/status.h>
 
-#include "driver/bus/pci.h"
+#include "driver/bus/vfio_pci.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -22,12 +22,12 @@ static void must(int truth)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	uint8_t *copy = malloc(size ? size : 1);
-	struct mr_pci_function f;
+	struct mr_vfio_function f;
 	int status;
 
 	must(copy != NULL);
 	memcpy(copy, data, size);
-	status = mr_pci_parse(copy, size, &f);
+	status = mr_vfio_config_parse(copy, size, &f);
 	must(!status || status == MR_E_TRUNCATED || status == MR_E_DISCONNECTED ||
 	     status == MR_E_NOT_SUPPORTED || status == MR_E_FORMAT);
 	if (!status) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* See pci.h: configuration space, bounded and without trust. */
-#include "driver/bus/pci.h"
+/* See vfio_pci.h: configuration space, bounded and without trust. */
+#include "driver/bus/vfio_pci.h"
 
 #include <string.h>
 
@@ -33,7 +33,7 @@ static int inside(uint32_t at, uint32_t need, size_t bytes)
 	return at + need <= bytes;
 }
 
-static int capability(const uint8_t *config, size_t bytes, uint32_t at, struct mr_pci_function *f)
+static int capability(const uint8_t *config, size_t bytes, uint32_t at, struct mr_vfio_function *f)
 {
 	const uint8_t *cap = config + at;
 
@@ -69,18 +69,18 @@ static int capability(const uint8_t *config, size_t bytes, uint32_t at, struct m
 	}
 }
 
-int mr_pci_parse(const uint8_t *config, size_t bytes, struct mr_pci_function *out)
+int mr_vfio_config_parse(const uint8_t *config, size_t bytes, struct mr_vfio_function *out)
 {
 	uint64_t seen = 0; /* bit n: a capability at 4 * n was visited */
 
 	memset(out, 0, sizeof(*out));
 	if (bytes < HEADER_BYTES)
 		return MR_E_TRUNCATED;
-	if (bytes > MR_PCI_CONFIG_BYTES)
-		bytes = MR_PCI_CONFIG_BYTES;
+	if (bytes > MR_VFIO_CONFIG_BYTES)
+		bytes = MR_VFIO_CONFIG_BYTES;
 	out->vendor = (uint16_t)le16(config);
 	out->device = (uint16_t)le16(config + 2);
-	out->command = (uint16_t)le16(config + MR_PCI_COMMAND);
+	out->command = (uint16_t)le16(config + MR_VFIO_COMMAND);
 	if (out->vendor == 0xffff)
 		return MR_E_DISCONNECTED;
 	if (config[HEADER_TYPE] & 0x7f)
