@@ -33,6 +33,7 @@ enum {
 #define IOVA_BOTH     0x100000u
 #define IOVA_READ     0x200000u
 #define IOVA_UNMAPPED 0x300000u
+#define IOVA_GONE     0x400000u
 #define INTERRUPTS    100
 
 static void dma(struct mr_bus *bus, uint32_t src, uint32_t dst, uint32_t direction)
@@ -120,6 +121,11 @@ void guest_edu(void)
 	CHECK(bus->ops->dma_unmap(bus, IOVA_UNMAPPED) == MR_E_NOT_FOUND,
 	      "unmapped what is not mapped");
 	CHECK(!bus->ops->dma_unmap(bus, IOVA_READ), "dma_unmap: %s", mr_bus_vfio_why(bus));
+	status = bus->ops->dma_map(bus, IOVA_GONE, only, PAGE, MR_DMA_READ | MR_DMA_WRITE);
+	CHECK(!status, "dma_map: %s", mr_bus_vfio_why(bus));
+	CHECK(!bus->ops->dma_unmap(bus, IOVA_GONE), "dma_unmap: %s", mr_bus_vfio_why(bus));
+	dma(bus, EDU_BUFFER, IOVA_GONE, DMA_TO_HOST);
+	CHECK(only[0] == 0x5a && only[BYTES - 1] == 0x5a, "a DMA wrote what was unmapped");
 	CHECK(guest_command(address) & MR_VFIO_COMMAND_MASTER, "mastering ended with a map left");
 	dma(bus, EDU_BUFFER, IOVA_BOTH, DMA_TO_HOST);
 	CHECK(!bus->ops->dma_unmap(bus, IOVA_BOTH), "dma_unmap: %s", mr_bus_vfio_why(bus));
