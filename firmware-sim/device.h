@@ -16,6 +16,7 @@
 #include "firmware-sim/dma.h"
 #include "firmware-sim/kv.h"
 #include "firmware-sim/log.h"
+#include "firmware-sim/mail.h"
 #include "firmware-sim/program.h"
 #include "firmware-sim/regs.h"
 #include "firmware-sim/score.h"
@@ -29,6 +30,7 @@
 #define SIM_SCORE_MAX   4096u
 #define SIM_CONTEXT_MAX 131072u
 #define SIM_VECTORS     (SIM_IO_QUEUES + 1)
+#define SIM_BAR2_BYTES  32768u /* a power of two that holds all doorbell pages */
 
 /* A command that goes on: no completion yet. Never leaves the simulator. */
 #define SIM_RUNNING 1
@@ -68,6 +70,7 @@ struct sim {
 	struct mr_lpu_counters counters;
 	struct sim_log log;
 	int vector_fd[SIM_VECTORS]; /* any thread: relaxed atomics */
+	struct sim_mail mail;
 	uint32_t fatal;
 
 	pthread_t thread;

@@ -66,7 +66,7 @@ static void take_index(struct sim *sim, uint32_t *index, const uint32_t *doorbel
 
 static void take_doorbells(struct sim *sim, struct sim_queue *q)
 {
-	struct sim_doorbells *db = &sim->regs.db[q->index];
+	struct sim_doorbells *db = sim_doorbells_of(&sim->regs, q->index);
 
 	take_index(sim, &q->sq_tail, &db->sq_tail, q->sq_head, q->entries, &q->bad_seen[0]);
 	take_index(sim, &q->cq_head, &db->cq_head, q->cq_head, q->cq_tail - q->cq_head,
@@ -98,7 +98,7 @@ int mr_sim_queue_ready(struct sim *sim, struct sim_queue *q)
 /* An armed queue raises its vector after an entry, once. */
 static void interrupt(struct sim *sim, struct sim_queue *q)
 {
-	struct sim_doorbells *db = &sim->regs.db[q->index];
+	struct sim_doorbells *db = sim_doorbells_of(&sim->regs, q->index);
 
 	/*
 	 * The exchange is a full fence between the entry's phase and the look at arm: pairs with the

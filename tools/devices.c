@@ -10,6 +10,7 @@
 
 #include "driver/bus/bus.h"
 #include "driver/bus/vfio.h"
+#include "driver/bus/vfio_user.h"
 #include "driver/cpu/cpu.h"
 #include "driver/lpu/lpu.h"
 #include "driver/mem/topology.h"
@@ -17,6 +18,8 @@
 #include "driver/nil/nil.h"
 #include "firmware-sim/sim.h"
 #include "tools/tools.h"
+
+#define VFIO_USER "vfio-user:"
 
 struct load_line {
 	const char *name;
@@ -44,11 +47,17 @@ static int say(const char *what, int status)
 	return status;
 }
 
+static int is_vfio_user(const struct tool_devices_options *o)
+{
+	return o->lpu && !strncmp(o->lpu, VFIO_USER, sizeof(VFIO_USER) - 1);
+}
+
 static int open_arena(const struct tool_devices_options *o, int node, struct mr_arena **arena)
 {
 	const struct mr_arena_options options = {
 		.node = node,
 		.no_huge = o->no_huge,
+		.shareable = is_vfio_user(o),
 		.log = o->arena_log ? on_log : NULL,
 	};
 	int status = mr_arena_create(&options, arena);
@@ -103,8 +112,8 @@ static int open_cpu(const struct tool_devices_options *o, struct mr_arena *arena
 	return status ? say("the CPU backend", status) : 0;
 }
 
-/* A device on a thread of its own, reached through the in-process port. */
-static int open_simulated(const struct tool_devices_options *o, struct mr_bus **bus)
+/* The simulated LPU: a device on a thread of its own, reached through the in-process port. */
+static int open_local(const struct tool_devices_options *o, struct mr_bus **bus)
 {
 	char why[256] = "";
 	const struct mr_sim_options sim = {
@@ -197,6 +206,20 @@ static int device_node(const struct tool_devices_options *o)
 	return place.node;
 }
 
+/* An LPU behind a socket: `millrace lpu sim`, or a vendor's. */
+static int open_vfio_user(const struct tool_devices_options *o, struct mr_bus **bus)
+{
+	char why[256] = "";
+	const struct mr_vfio_user_bus_options options = {
+		.path = o->lpu + sizeof(VFIO_USER) - 1,
+		.why = why,
+		.why_bytes = sizeof(why),
+	};
+	int status = mr_bus_vfio_user_open(&options, bus);
+
+	return status ? say(why[0] ? why : o->lpu, status) : 0;
+}
+
 static int open_lpu(const struct tool_devices_options *o, struct mr_arena *arena,
 		    struct mr_device **dev)
 {
@@ -205,7 +228,9 @@ static int open_lpu(const struct tool_devices_options *o, struct mr_arena *arena
 		.slots = o->slots,
 		.context = o->context,
 	};
-	int status = is_vfio(o) ? open_vfio(o, &options.bus) : open_simulated(o, &options.bus);
+	int status = is_vfio_user(o) ? open_vfio_user(o, &options.bus)
+		     : is_vfio(o)    ? open_vfio(o, &options.bus)
+				     : open_local(o, &options.bus);
 
 	if (status)
 		return status;

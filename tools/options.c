@@ -35,14 +35,6 @@ int tool_device_option(int option, const char *value, struct tool_devices_option
 		}
 		out->device = value;
 		return 1;
-	case TOOL_OPT_LPU:
-		if (strcmp(value, "local") && strncmp(value, "vfio:", 5)) {
-			fprintf(stderr, "millrace: --lpu is local or vfio:ADDRESS, not '%s'\n",
-				value);
-			return -1;
-		}
-		out->lpu = value;
-		return 1;
 	case TOOL_OPT_KERNELS:
 		out->kernels = value;
 		return 1;
@@ -61,6 +53,17 @@ int tool_device_option(int option, const char *value, struct tool_devices_option
 		return 1;
 	case TOOL_OPT_FAULT:
 		out->fault = value;
+		return 1;
+	case TOOL_OPT_LPU:
+		if (strcmp(value, "local") && strncmp(value, "vfio-user:", 10) &&
+		    strncmp(value, "vfio:", 5)) {
+			fprintf(stderr,
+				"millrace: --lpu is local, vfio-user:SOCKET or vfio:ADDRESS, not "
+				"'%s'\n",
+				value);
+			return -1;
+		}
+		out->lpu = value;
 		return 1;
 	case TOOL_OPT_NO_HUGE:
 		out->no_huge = 1;

@@ -30,7 +30,8 @@ enum { TOOL_OK = 0, TOOL_FAILED = 1, TOOL_USAGE = 2 };
 /* How devices are opened; filled from a command's options. Zero means the default. */
 struct tool_devices_options {
 	const char *device; /* "lpu" (default), "cpu", "nil": the decode device */
-	const char *lpu; /* where the LPU is: "local" (default: simulated here), "vfio:ADDRESS" */
+	const char
+		*lpu; /* where the LPU is: "local" (default), "vfio-user:SOCKET", "vfio:ADDRESS" */
 	const char *kernels; /* of the CPU backend; NULL = the widest */
 	const char *chip;    /* chip file of the simulated LPU; NULL = mr1 */
 	uint32_t chips;      /* of the simulated LPU; 0 = 2 */
@@ -74,14 +75,17 @@ enum {
 		"no-huge", no_argument, NULL, TOOL_OPT_NO_HUGE          \
 	}
 /* clang-format on */
-#define TOOL_DEVICE_HELP                                                                          \
-	"  --device NAME     decode device: lpu (default), cpu or nil\n"                          \
-	"  --lpu WHERE       the LPU: local (default: simulated), vfio:ADDRESS[@VENDOR:DEVICE]\n" \
-	"  --kernels NAME    CPU kernels: scalar, avx2, avx512 (default: the widest there is)\n"  \
-	"  --threads N       compute threads of the CPU backend (default: see the man page)\n"    \
-	"  --chip FILE       chip of the simulated LPU: a chip file, mr1 (default) or tiny\n"     \
-	"  --chips N         its chips, 1 to 64 (default: 2)\n"                                   \
-	"  --fault LIST      its faults: sram-zero=TENSOR, sram-flip=TENSOR:OFFSET\n"             \
+#define TOOL_DEVICE_HELP                                                                         \
+	"  --device NAME     decode device: lpu (default), cpu or nil\n"                         \
+	"  --lpu BUS         how the LPU is reached: local (default: simulated in this "         \
+	"process),\n"                                                                            \
+	"                    vfio-user:SOCKET ('millrace lpu sim'), or\n"                        \
+	"                    vfio:ADDRESS[@VENDOR:DEVICE] (a PCI function bound to vfio-pci)\n"  \
+	"  --kernels NAME    CPU kernels: scalar, avx2, avx512 (default: the widest there is)\n" \
+	"  --threads N       compute threads of the CPU backend (default: see the man page)\n"   \
+	"  --chip FILE       chip of the simulated LPU: a chip file, mr1 (default) or tiny\n"    \
+	"  --chips N         its chips, 1 to 64 (default: 2)\n"                                  \
+	"  --fault LIST      its faults: sram-zero=TENSOR, sram-flip=TENSOR:OFFSET\n"            \
 	"  --no-huge         4 KiB pages only\n"
 int tool_device_option(int option, const char *value, struct tool_devices_options *out);
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * How a device is reached: registers, doorbells, DMA mappings, interrupts. One implementation a way:
- * local.c (a device in this process, through struct mr_lpu_port); vfio.h (a real PCI function). What the
- * registers mean is lpu_spec.h's and driver/lpu's business.
+ * local.c (a device in this process, through struct mr_lpu_port), vfio_user.c (one behind a socket), vfio.c (a
+ * PCI function). What the registers mean is lpu_spec.h's and driver/lpu's business.
  *
  * reg_read, reg_write and doorbell may be called from the one thread that owns the device; doorbell is
  * for the data path and never waits. The others are set-up calls.
@@ -29,8 +29,9 @@ struct mr_bus_ops {
 	/* An eventfd (non-blocking, the bus's) that counts @vector's interrupts; or a negative mr_status. */
 	int (*irq_fd)(struct mr_bus *bus, uint32_t vector);
 	/*
-	 * Function-level reset: stops DMA and interrupts and leaves the registers as after power-on; mappings
-	 * and irq_fd's descriptors stay. 0, MR_E_NOT_SUPPORTED or what the bus says.
+	 * Function-level reset: the device as after power-on, without a program; mappings and interrupts
+	 * stay. On a bus whose device went away it looks for it anew first. 0, or a negative mr_status,
+	 * and then `lost` says why no access will work. May sleep.
 	 */
 	int (*reset)(struct mr_bus *bus);
 	void (*close)(struct mr_bus *bus); /* frees the bus, and the device behind a port */
@@ -38,6 +39,11 @@ struct mr_bus_ops {
 
 struct mr_bus {
 	const struct mr_bus_ops *ops;
+	/*
+	 * 0, or the status with which the bus gave the device up (MR_E_DISCONNECTED, MR_E_TIMEOUT,
+	 * MR_E_PROTOCOL): registers read all ones from then on. Any thread: relaxed atomics.
+	 */
+	int32_t lost;
 };
 
 /* A bus over @port (copied). The port is the bus's to close once this succeeds. 0 or MR_E_NO_MEMORY. */

@@ -85,7 +85,9 @@ static int local_irq_fd(struct mr_bus *bus, uint32_t vector)
 
 static int local_reset(struct mr_bus *bus)
 {
-	return MR_E_NOT_SUPPORTED; /* the port has no such call */
+	struct local *l = local_of(bus);
+
+	return l->port.ops->reset(l->port.ctx);
 }
 
 static void local_close(struct mr_bus *bus)

@@ -28,6 +28,8 @@ static int wait_ready(struct lpu *lpu, uint32_t want)
 
 	for (;;) {
 		uint32_t status = lpu->bus->ops->reg_read(lpu->bus, MR_LPU_REG_STATUS);
+		if (mr_lpu_bus_lost(lpu))
+			return mr_lpu_bus_lost(lpu);
 		if (want && status & MR_LPU_STATUS_FATAL)
 			return MR_E_DEVICE;
 		if ((status & MR_LPU_STATUS_READY) == want)
@@ -56,7 +58,7 @@ int mr_lpu_enable(struct lpu *lpu)
 
 	if (ops->reg_read(lpu->bus, MR_LPU_REG_MAGIC) != MR_LPU_MAGIC ||
 	    ops->reg_read(lpu->bus, MR_LPU_REG_VERSION) >> 16 != MR_LPU_VERSION >> 16)
-		return MR_E_VERSION;
+		return mr_lpu_bus_lost(lpu) ? mr_lpu_bus_lost(lpu) : MR_E_VERSION;
 	if (ops->reg_read(lpu->bus, MR_LPU_REG_STATUS))
 		mr_lpu_disable(lpu);
 	memset(lpu->admin_cq, 0, ADMIN_ENTRIES * sizeof(*lpu->admin_cq));
@@ -81,6 +83,8 @@ int mr_lpu_admin(struct lpu *lpu, void *command, uint32_t *result)
 	lpu->bus->ops->doorbell(lpu->bus, 0, MR_LPU_DB_SQ_TAIL, ++lpu->admin_tail);
 	/* Pairs with the device's write of the phase, last of the entry. */
 	while ((__atomic_load_n(&done->phase, __ATOMIC_ACQUIRE) & 1) != phase) {
+		if (mr_lpu_bus_lost(lpu))
+			return mr_lpu_bus_lost(lpu);
 		if (mr_lpu_now_ns() > until)
 			return MR_E_TIMEOUT;
 		nap();

@@ -111,6 +111,8 @@ struct lpu {
 
 	/* the program */
 	int loaded;
+	const struct mr_model
+		*model;      /* that it was made from: the caller's, which outlives the device */
 	struct mr_blocks kv; /* the driver's copy of the device's account */
 	uint32_t *tables;    /* of all slots' block[] */
 	uint64_t kv_layer_bytes;
@@ -137,6 +139,12 @@ static inline struct lpu *lpu_of(struct mr_device *dev)
 
 uint64_t mr_lpu_now_ns(void);
 
+/* 0, or why the bus gave the device up. */
+static inline int mr_lpu_bus_lost(const struct lpu *lpu)
+{
+	return __atomic_load_n(&lpu->bus->lost, __ATOMIC_RELAXED);
+}
+
 /* admin.c */
 int mr_lpu_enable(struct lpu *lpu);
 void mr_lpu_disable(struct lpu *lpu);
@@ -160,6 +168,8 @@ void mr_lpu_ring(struct lpu *lpu); /* tells the device what it has not been told
 /* program.c */
 int mr_lpu_load(struct mr_device *dev, const struct mr_model *model,
 		void (*progress)(void *arg, unsigned percent), void *arg);
+/* The last program once more, on a device that has lost it. No slot is open. */
+int mr_lpu_reload(struct lpu *lpu);
 
 /* slots.c */
 /* Room for the account of a program's KV blocks: 0 or MR_E_NO_MEMORY. */

@@ -281,6 +281,8 @@ int mr_lpu_settle(struct lpu *lpu)
 			return MR_E_BUSY;
 	mr_lpu_ring(lpu);
 	while (oldest(lpu)) {
+		if (mr_lpu_bus_lost(lpu))
+			return mr_lpu_bus_lost(lpu);
 		if (mr_lpu_now_ns() > until)
 			return MR_E_TIMEOUT;
 		step(lpu, &event); /* nothing but quiet commands: no event is lost */
@@ -310,6 +312,8 @@ int mr_lpu_poll(struct mr_device *dev, struct mr_event *events, uint32_t max)
 	tell(lpu);
 	if (done)
 		lpu->progress_ns = 0;
+	else if (mr_lpu_bus_lost(lpu))
+		lpu->lost = mr_lpu_bus_lost(lpu); /* what had come before was told first */
 	else
 		watch(lpu);
 	return (int)n;
@@ -342,5 +346,5 @@ int mr_lpu_arm(struct mr_device *dev)
 	/* The read returns when the doorbell has arrived; then the rings are looked at once more. */
 	lpu->bus->ops->reg_read(lpu->bus, MR_LPU_REG_STATUS);
 	full_fence();
-	return peek_record(lpu) || (oldest(lpu) && peek_completion(lpu));
+	return mr_lpu_bus_lost(lpu) || peek_record(lpu) || (oldest(lpu) && peek_completion(lpu));
 }

@@ -107,23 +107,19 @@ static int set_caps(struct lpu *lpu, const struct mr_model *model, uint32_t batc
 	if (!status)
 		status = mr_lpu_read_room(lpu);
 	lpu->loaded = !status;
+	lpu->model = model;
 	return status;
 }
 
-int mr_lpu_load(struct mr_device *dev, const struct mr_model *model,
+static int load(struct lpu *lpu, const struct mr_model *model,
 		void (*call)(void *arg, unsigned percent), void *arg)
 {
-	struct lpu *lpu = lpu_of(dev);
 	struct progress progress = {.call = call, .arg = arg, .span = 40, .last = ~0u};
 	uint32_t context = lpu->want_context ? lpu->want_context : model->shape.context;
 	uint32_t batch = lpu->want_batch ? lpu->want_batch : 64;
 	struct mr_program program;
 	int status;
 
-	lpu->why[0] = 0;
-	status = lpu->slots_open ? MR_E_BUSY : mr_lpu_settle(lpu);
-	if (status)
-		return status;
 	context = smaller(context, smaller(model->shape.context, lpu->id.context_max));
 	batch = smaller(smaller(batch, lpu->id.batch_max), lpu->record_entries);
 	struct mr_compile_options options = {
@@ -147,4 +143,20 @@ int mr_lpu_load(struct mr_device *dev, const struct mr_model *model,
 		status = set_caps(lpu, model, batch, context, &program);
 	mr_program_free(&program);
 	return status;
+}
+
+int mr_lpu_load(struct mr_device *dev, const struct mr_model *model,
+		void (*call)(void *arg, unsigned percent), void *arg)
+{
+	struct lpu *lpu = lpu_of(dev);
+	int status;
+
+	lpu->why[0] = 0;
+	status = lpu->slots_open ? MR_E_BUSY : mr_lpu_settle(lpu);
+	return status ? status : load(lpu, model, call, arg);
+}
+
+int mr_lpu_reload(struct lpu *lpu)
+{
+	return load(lpu, lpu->model, NULL, NULL);
 }

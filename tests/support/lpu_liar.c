@@ -155,12 +155,18 @@ static int liar_irq(void *ctx, uint32_t vector, int fd)
 	return 0;
 }
 
+static int liar_reset(void *ctx)
+{
+	return MR_E_NOT_SUPPORTED;
+}
+
 static void liar_close(void *ctx)
 {
 }
 
 static const struct mr_lpu_port_ops liar_ops = {
-	liar_read, liar_write, liar_doorbell, liar_map, liar_unmap, liar_irq, liar_close,
+	liar_read,  liar_write, liar_doorbell, liar_map,
+	liar_unmap, liar_irq,   liar_reset,    liar_close,
 };
 
 int liar_open(struct liar *l, struct mr_arena *arena, struct mr_device **dev)

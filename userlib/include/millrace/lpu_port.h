@@ -42,6 +42,12 @@ struct mr_lpu_port_ops {
 	 * stays the caller's and must outlive its use. 0 or MR_E_RANGE.
 	 */
 	int (*irq)(void *ctx, uint32_t vector, int fd);
+	/*
+	 * Function-level reset: registers, queues and slots as after power-on, no program, no DMA
+	 * under way once it returns; mappings, vectors and counters stay. 0, MR_E_NOT_SUPPORTED or
+	 * MR_E_TIMEOUT. Any thread; may sleep.
+	 */
+	int (*reset)(void *ctx);
 	/* Stops the device and frees it; no call on it may be under way. */
 	void (*close)(void *ctx);
 };
