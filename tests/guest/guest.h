@@ -39,7 +39,6 @@ unsigned guest_command(const char *address);
 uint64_t guest_wait(int fd, int ms);
 
 struct mr_bus;
-struct mr_vfio_options;
 /* Opens a bus on @address with any ids, or fails. */
 struct mr_bus *guest_open(const char *address);
 
@@ -47,5 +46,9 @@ struct mr_bus *guest_open(const char *address);
 void guest_edu(void);    /* BARs, DMA, MSI, faults: QEMU's edu */
 void guest_refuse(void); /* what cannot be opened or mapped says why */
 void guest_nvme(void);   /* arena, MSI-X, FLR: QEMU's nvme */
+
+void guest_lpu(
+	void); /* the driver over VFIO decodes tests/tiny.gguf: `millrace lpu sim` behind vfio-user-pci */
+void guest_reset(void); /* function-level reset of the same */
 
 #endif /* MR_TESTS_GUEST_H */

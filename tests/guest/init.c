@@ -181,9 +181,8 @@ int main(int argc, char **argv)
 		const char *name;
 		void (*run)(void);
 	} tests[] = {
-		{"edu", guest_edu},
-		{"refuse", guest_refuse},
-		{"nvme", guest_nvme},
+		{"edu", guest_edu}, {"refuse", guest_refuse}, {"nvme", guest_nvme},
+		{"lpu", guest_lpu}, {"reset", guest_reset},
 	};
 
 	if (getpid() == 1)
