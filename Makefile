@@ -186,6 +186,18 @@ check: deps
 .PHONY: check-build
 check-build: all $(UNITS) $(FUZZERS) $(if $(SAN),,$(GUEST))
 
+## deps-guest fetch what check-guest needs into the cache: a kernel, and QEMU 11 (no root, nothing installed)
+.PHONY: deps-guest
+deps-guest:
+	$(Q)sh scripts/guest-kernel.sh >/dev/null
+	$(Q)sh scripts/guest-qemu.sh >/dev/null
+
+## check-guest the LPU as a PCI function of a QEMU guest: vfio-user below, VFIO inside, one and two NUMA nodes
+.PHONY: check-guest
+check-guest: deps deps-guest
+	$(Q)$(MAKE) --no-print-directory $(JOBS) all $(GUEST)
+	$(Q)sh tests/guest/check.sh
+
 ## unit       only the unit tests of this build
 .PHONY: unit
 unit: $(UNITS)

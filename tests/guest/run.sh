@@ -34,7 +34,7 @@ with open(out, "wb") as f:
 PY
 
 # panic=-1: the guest ends by a reboot, and QEMU with it.
-timeout -k 2 "${MR_GUEST_SECONDS:-60}" $qemu -accel tcg,thread=multi -cpu max -machine q35 -nographic -no-reboot \
+timeout -k 2 "${MR_GUEST_SECONDS:-60}" $qemu -accel tcg,thread=multi -cpu max -nographic -no-reboot \
 	-nodefaults -serial stdio "$@" -kernel "$kernel/vmlinuz" -initrd "$work/initrd" \
 	-append "console=ttyS0 panic=-1 quiet intel_iommu=on,sm_off ${MR_GUEST_APPEND:-} -- $tests" \
 	</dev/null >"$work/out" 2>"$work/err" && rc=0 || rc=$?

@@ -5,7 +5,7 @@
 set -u
 out=$(mktemp)
 trap 'rm -f "$out"' EXIT
-sh tests/guest/run.sh "edu refuse nvme" -m 384 -smp 2 -device intel-iommu,intremap=on \
+sh tests/guest/run.sh "edu refuse nvme" -machine q35 -m 384 -smp 2 -device intel-iommu,intremap=on \
 	-device pcie-root-port,id=rp1,chassis=1 -device edu,bus=rp1 \
 	-device pcie-root-port,id=rp2,chassis=2 -drive if=none,id=disk,driver=null-co,size=16M \
 	-device nvme,serial=1,drive=disk,bus=rp2 \
