@@ -239,6 +239,8 @@ static int map_pages(struct vfio_user *v, const struct region *r)
 
 	if (r->fd < 0)
 		return r->info.flags & MR_VU_REGION_MMAP ? MR_E_PROTOCOL : 0;
+	if (r->info.flags & MR_VU_REGION_CAPS && !at)
+		return MR_E_PROTOCOL;
 	if (!file_holds(r))
 		return 0;
 	for (uint32_t i = 0; at && i < CAPS_BYTES / sizeof(cap); i++, at = cap.next) {
