@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # What `make check-guest` runs: the LPU as a PCI function of a guest. QEMU 11's vfio-user-pci is the client of our
 # vfio-user server, and a guest drives the function through VFIO: the driver decodes tests/tiny.gguf to the bits of
-# the host, doorbells mapped and trapped, on one NUMA node and with the device on the second of two.
+# the host, doorbells mapped and trapped, on one NUMA node and with the device on the second of two. Beside it, the
+# matrix of both clients (ours, QEMU's) and both servers (ours, and the one in Python).
 # Each line: a case, ok or FAILED, seconds.
 set -u
 cd "$(dirname "$0")/../.."
@@ -61,6 +62,17 @@ guest() {
 		sed 's|^|        server: |' "$work/server" | tail -n 20
 	fi
 }
+# ours NAME: the host's own vfio-user client over the same server
+ours() {
+	start=$(date +%s)
+	if MR_VFIO_USER=$work/s "$bin/../tests/guest" fence >"$work/out" 2>&1; then
+		echo "$(($(date +%s) - start)) s  $1: ok"
+		grep -a '^ok: ' "$work/out" | sed 's|^|        |'
+	else
+		echo "FAILED: $1: $(cat "$work/out")"
+		bad=1
+	fi
+}
 # One node of 512 MiB. RAM must be a memfd that is shared, and sealed (QEMU's default): the server maps it.
 one_node="-machine q35,memory-backend=mem -m 512 -smp 2 -object memory-backend-memfd,id=mem,size=512M,share=on
 	-device intel-iommu,intremap=on,caching-mode=on -device pcie-root-port,id=rp1,chassis=1"
@@ -92,19 +104,18 @@ ${tokens# }"
 [ ${#digest} = 64 ] || { echo "FAILED: no digest on the host"; exit 1; }
 
 sim
-if MR_VFIO_USER=$work/s "$bin/../tests/guest" fence >"$work/out" 2>&1; then
-	echo "0 s  our client, our server: ok"
-else
-	echo "FAILED: our client, our server"
-	cat "$work/out"
-	bad=1
-fi
+ours "our client, our server"
 guest "QEMU's client, our server" "fence reset lpu" $one_node -device "$(pci)"
 same "doorbells mapped"
 end_server
 sim --trapped
 guest "QEMU's client, our server, doorbells trapped" "lpu" $one_node -device "$(pci)"
 same "doorbells trapped"
+end_server
+# A device written from the specification alone.
+serve python3 tests/conformance/vfio_user_server.py "$work/s"
+ours "our client, the Python server"
+guest "QEMU's client, the Python server" "fence" $one_node -device "$(pci)"
 end_server
 # IOVAs of node 1 start at 2^40: the IOMMU must translate more than 39 bits.
 sim

@@ -23,7 +23,7 @@ __attribute__((noreturn, format(printf, 1, 2))) void guest_fail(const char *form
 /* Says "ok: ..." */
 __attribute__((format(printf, 1, 2))) void guest_ok(const char *format, ...);
 
-/* The address of the @nth function (from 0) with these ids, in order of address; fails where there is none. */
+/* The address of the @nth function (from 0) with these ids (0xffff: any device), in order; fails where none is. */
 const char *guest_find(unsigned vendor, unsigned device, unsigned nth, char address[16]);
 
 /* Takes a function from its driver and gives it to vfio-pci. */

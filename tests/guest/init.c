@@ -81,7 +81,8 @@ const char *guest_find(unsigned vendor, unsigned device, unsigned nth, char addr
 
 	for (int i = 0; i < n; i++)
 		if (names[i]->d_name[0] != '.' && read_id(names[i]->d_name, "vendor") == vendor &&
-		    read_id(names[i]->d_name, "device") == device && !nth--) {
+		    (device == MR_VFIO_ANY_ID || read_id(names[i]->d_name, "device") == device) &&
+		    !nth--) {
 			snprintf(address, 16, "%.15s", names[i]->d_name);
 			return address;
 		}
