@@ -145,7 +145,7 @@ $(O)/tests/fuzz_%: $(O)/obj/tests/fuzz/fuzz_%.o $(O)/obj/tests/fuzz/replay.o $(A
 	$(call link,$(DPDK_LIBS))
 
 # The one program of the test guests: static, since a guest has no libraries.
-$(GUEST): $(call obj,$(SRC_guest)) $(LIB_drv) $(LIB_spec) $(LIB_kern)
+$(GUEST): $(call obj,$(SRC_guest) tools/devices.c) $(filter-out $(LIB_ulib),$(ARCHIVES))
 	$(call say,LD)
 	$(Q)mkdir -p $(@D) && $(CC) $(CFLAGS) -static -pthread -o $@ $(filter %.o,$^) \
 		-Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(LIBS)

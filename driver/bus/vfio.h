@@ -18,8 +18,9 @@ struct mr_vfio_options {
 	const char *address;         /* "0000:01:00.0"; the domain may be left out */
 	uint16_t vendor, device;     /* what it must be; MR_VFIO_ANY_ID = any */
 	uint64_t bar0_min, bar2_min; /* bytes that BAR0 and BAR2 must have; 0 = may be missing */
-	const char *sysfs;           /* NULL = "/sys" */
-	const char *dev;             /* NULL = "/dev/vfio" */
+	int by_calls;      /* 1 = map no BAR, as where the kernel does not let one be mapped */
+	const char *sysfs; /* NULL = "/sys" */
+	const char *dev;   /* NULL = "/dev/vfio" */
 };
 
 struct mr_vfio_facts {

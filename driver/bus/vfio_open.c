@@ -223,7 +223,7 @@ static int identify(struct vfio *v, const struct mr_vfio_options *o)
 	return mr_vfio_master(v, 0);
 }
 
-static int open_bar(struct vfio *v, int which, uint32_t index, uint64_t least)
+static int open_bar(struct vfio *v, int which, uint32_t index, uint64_t least, int by_calls)
 {
 	struct vfio_bar *bar = &v->bar[which];
 	union answer answer;
@@ -240,7 +240,7 @@ static int open_bar(struct vfio *v, int which, uint32_t index, uint64_t least)
 	bar->bytes = info->size;
 	bar->at = info->offset;
 	/* A region that may be mapped only in parts is reached by calls. */
-	if (info->size && info->flags & VFIO_REGION_INFO_FLAG_MMAP &&
+	if (!by_calls && info->size && info->flags & VFIO_REGION_INFO_FLAG_MMAP &&
 	    !(info->flags & VFIO_REGION_INFO_FLAG_CAPS &&
 	      info_cap(info, INFO_BYTES, info->cap_offset, VFIO_REGION_INFO_CAP_SPARSE_MMAP,
 		       sizeof(struct vfio_info_cap_header)))) {
@@ -297,9 +297,11 @@ int mr_bus_vfio_open(const struct mr_vfio_options *o, struct mr_bus **bus, char 
 	if (!status)
 		status = identify(v, o);
 	if (!status)
-		status = open_bar(v, BAR_REGISTERS, VFIO_PCI_BAR0_REGION_INDEX, o->bar0_min);
+		status = open_bar(v, BAR_REGISTERS, VFIO_PCI_BAR0_REGION_INDEX, o->bar0_min,
+				  o->by_calls);
 	if (!status)
-		status = open_bar(v, BAR_DOORBELLS, VFIO_PCI_BAR2_REGION_INDEX, o->bar2_min);
+		status = open_bar(v, BAR_DOORBELLS, VFIO_PCI_BAR2_REGION_INDEX, o->bar2_min,
+				  o->by_calls);
 	if (status) {
 		snprintf(why, why_bytes, "%s", v->why);
 		mr_vfio_ops.close(&v->bus);

@@ -66,6 +66,36 @@ static void interrupts(struct mr_bus *bus)
 	CHECK(bus->ops->irq_fd(bus, 1) == MR_E_RANGE, "a second vector of one MSI");
 }
 
+/* The same registers where no BAR can be mapped. */
+static void by_calls(const char *address, uint8_t *page)
+{
+	const struct mr_vfio_options o = {
+		.address = address,
+		.vendor = MR_VFIO_ANY_ID,
+		.device = MR_VFIO_ANY_ID,
+		.by_calls = 1,
+	};
+	struct mr_bus *bus;
+	char why[400];
+
+	CHECK(!mr_bus_vfio_open(&o, &bus, why, sizeof(why)), "%s", why);
+	CHECK(!mr_bus_vfio_facts(bus)->mapped[0], "BAR0 is mapped");
+	CHECK(bus->ops->reg_read(bus, EDU_ID) == 0x010000ed, "identification");
+	CHECK(bus->ops->reg_read(bus, 1 << 20) == UINT32_MAX, "a register beyond the BAR");
+	CHECK(!bus->ops->dma_map(bus, IOVA_BOTH, page, PAGE, MR_DMA_READ | MR_DMA_WRITE),
+	      "dma_map");
+	bus->ops->reg_write(bus, EDU_LIVENESS, 0x87654321);
+	CHECK(bus->ops->reg_read(bus, EDU_LIVENESS) == (uint32_t)~0x87654321, "liveness");
+	memset(page, 0x33, PAGE);
+	dma(bus, IOVA_BOTH, EDU_BUFFER, 0);
+	memset(page, 0, PAGE);
+	dma(bus, EDU_BUFFER, IOVA_BOTH, DMA_TO_HOST);
+	CHECK(page[0] == 0x33 && page[BYTES - 1] == 0x33, "DMA");
+	bus->ops->close(bus);
+	CHECK(!(guest_command(address) & MR_VFIO_COMMAND_MASTER), "masters the bus after close");
+	guest_ok("the same by system calls");
+}
+
 void guest_edu(void)
 {
 	uint8_t *both =
@@ -135,4 +165,5 @@ void guest_edu(void)
 	bus->ops->close(bus);
 	CHECK(both[0] == 0x77, "memory changed after its map ended");
 	guest_ok("bus mastering follows the maps");
+	by_calls(address, both);
 }

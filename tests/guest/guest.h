@@ -50,6 +50,7 @@ void guest_nvme(void);   /* arena, MSI-X, FLR: QEMU's nvme */
 void guest_lpu(
 	void); /* the driver over VFIO decodes tests/tiny.gguf: `millrace lpu sim` behind vfio-user-pci */
 void guest_fence(void); /* queues and FENCEs by hand, over vfio or, on the host, over vfio-user */
+void guest_tool(void);  /* the same, opened as the tools do */
 void guest_reset(void); /* function-level reset of the same */
 
 #endif /* MR_TESTS_GUEST_H */

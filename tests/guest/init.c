@@ -183,7 +183,8 @@ int main(int argc, char **argv)
 		void (*run)(void);
 	} tests[] = {
 		{"edu", guest_edu},     {"refuse", guest_refuse}, {"nvme", guest_nvme},
-		{"fence", guest_fence}, {"lpu", guest_lpu},       {"reset", guest_reset},
+		{"fence", guest_fence}, {"lpu", guest_lpu},       {"tool", guest_tool},
+		{"reset", guest_reset},
 	};
 
 	if (getpid() == 1)

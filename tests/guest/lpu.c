@@ -15,6 +15,7 @@
 #include "driver/mem/arena.h"
 #include "driver/model/model.h"
 #include "tests/guest/guest.h"
+#include "tools/tools.h"
 
 #include <millrace/lpu_spec.h>
 #include <millrace/status.h>
@@ -195,4 +196,27 @@ void guest_reset(void)
 	      "ADMIN_ENTRIES after a reset");
 	bus->ops->close(bus);
 	guest_ok("function-level reset of the LPU");
+}
+
+/* As `millrace run --lpu vfio:ADDRESS` does it: tools/devices.c. */
+void guest_tool(void)
+{
+	struct tool_devices_options options = {
+		.quiet = 1, .arena_log = 1, .decode_only = 1, .context = 128};
+	struct tool_devices devices;
+	struct mr_model *model;
+	char address[16], lpu[40], why[256];
+
+	guest_bind(guest_find(VENDOR, DEVICE, 0, address));
+	CHECK(!mr_model_open("/tiny.gguf", &model, why, sizeof(why)), "tiny.gguf: %s", why);
+	options.lpu = lpu;
+	snprintf(lpu, sizeof(lpu), "vfio:%s@1234:5678", address);
+	CHECK(tool_devices_open(&options, model, &devices) == MR_E_VERSION,
+	      "other ids are not refused");
+	snprintf(lpu, sizeof(lpu), "vfio:%s@f00d:4c50", address + 5); /* domain 0 left out */
+	CHECK(!tool_devices_open(&options, model, &devices), "--lpu %s", lpu);
+	decode(devices.decode);
+	tool_devices_close(&devices);
+	mr_model_close(model);
+	guest_ok("--lpu %s", lpu);
 }
