@@ -69,7 +69,7 @@ struct sim {
 	struct sim_queue queue[SIM_IO_QUEUES + 1];
 	struct mr_lpu_counters counters;
 	struct sim_log log;
-	int vector_fd[SIM_VECTORS]; /* any thread: relaxed atomics */
+	int vector_fd[SIM_VECTORS]; /* any thread, under dma.lock */
 	struct sim_mail mail;
 	uint32_t fatal;
 

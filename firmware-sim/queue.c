@@ -106,10 +106,13 @@ static void interrupt(struct sim *sim, struct sim_queue *q)
 	 */
 	if (!__atomic_exchange_n(&db->arm, 0, __ATOMIC_SEQ_CST))
 		return;
-	int fd = __atomic_load_n(&sim->vector_fd[q->vector], __ATOMIC_ACQUIRE);
 	uint64_t one = 1;
+	/* Under the lock, so that whoever takes the descriptor away may close it. */
+	pthread_rwlock_rdlock(&sim->dma.lock);
+	int fd = sim->vector_fd[q->vector];
 	if (fd >= 0 && write(fd, &one, sizeof(one)) != sizeof(one))
 		sim->dma.faults++; /* an interrupt is a DMA write too */
+	pthread_rwlock_unlock(&sim->dma.lock);
 }
 
 static void complete(struct sim *sim, struct sim_queue *q, uint32_t request, int status,

@@ -48,7 +48,9 @@ static int port_irq(void *ctx, uint32_t vector, int fd)
 
 	if (vector >= SIM_VECTORS)
 		return MR_E_RANGE;
-	__atomic_store_n(&sim->vector_fd[vector], fd, __ATOMIC_RELEASE);
+	pthread_rwlock_wrlock(&sim->dma.lock);
+	sim->vector_fd[vector] = fd;
+	pthread_rwlock_unlock(&sim->dma.lock);
 	return 0;
 }
 

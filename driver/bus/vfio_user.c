@@ -508,7 +508,9 @@ static int vu_dma_unmap(struct mr_bus *bus, uint64_t iova)
 		m->bytes = 0;
 		pthread_mutex_unlock(&v->map_lock);
 		/* A server that is gone uses nothing more of it. */
-		return v->link.lost ? 0 : mr_vu_request(&v->link, &r);
+		return __atomic_load_n(&v->link.lost, __ATOMIC_RELAXED)
+			       ? 0
+			       : mr_vu_request(&v->link, &r);
 	}
 	return MR_E_NOT_FOUND;
 }

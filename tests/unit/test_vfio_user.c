@@ -53,6 +53,17 @@ static int open_bus(struct mr_bus **bus, char *why, size_t why_bytes)
 	return mr_bus_vfio_user_open(&o, bus);
 }
 
+static int lost(const struct mr_bus *bus)
+{
+	return __atomic_load_n(&bus->lost, __ATOMIC_RELAXED);
+}
+
+/* What the server's thread finds in rig.arg from its next reply on. */
+static void say(const void *arg)
+{
+	__atomic_store_n(&rig.arg, (void *)(uintptr_t)arg, __ATOMIC_RELEASE);
+}
+
 static struct mr_device *open_lpu(void)
 {
 	struct mr_lpu_options o = {.arena = arena, .context = 128};
@@ -211,7 +222,7 @@ static void the_bus_alone(void **state)
 	assert_int_equal(bus->ops->reset(bus), 0);
 	assert_int_equal(bus->ops->reg_read(bus, MR_LPU_REG_ADMIN_SQ_LO), 0);
 	bus->ops->doorbell(bus, 100000, 0, 1); /* no such page: goes nowhere, harms nothing */
-	assert_int_equal(bus->lost, 0);
+	assert_int_equal(lost(bus), 0);
 	bus->ops->close(bus);
 	mr_arena_destroy(other);
 }
@@ -233,7 +244,7 @@ struct lie {
 
 static int tell(struct vu_rig *r, struct mr_vu_header *head, uint8_t *message, size_t *bytes)
 {
-	const struct lie *lie = r->arg;
+	const struct lie *lie = __atomic_load_n(&r->arg, __ATOMIC_ACQUIRE);
 	uint32_t region = 99;
 
 	if (head->command == MR_VU_DEVICE_GET_REGION_INFO)
@@ -263,7 +274,7 @@ static int tell(struct vu_rig *r, struct mr_vu_header *head, uint8_t *message, s
 /* Of a configuration word that the client reads as @width bytes at @at, whatever else it reads. */
 static int tell_config(struct vu_rig *r, struct mr_vu_header *head, uint8_t *message, size_t *bytes)
 {
-	const struct lie *lie = r->arg;
+	const struct lie *lie = __atomic_load_n(&r->arg, __ATOMIC_ACQUIRE);
 	struct mr_vu_access a;
 
 	memcpy(&a, message + 16, sizeof(a));
@@ -324,7 +335,7 @@ static void a_server_that_lies_is_named(void **state)
 
 	rig.spoil = tell;
 	for (size_t i = 0; i < sizeof(lies) / sizeof(lies[0]); i++) {
-		rig.arg = (void *)(uintptr_t)&lies[i];
+		say(&lies[i]);
 		int status = open_bus(&bus, why, sizeof(why));
 		if (status != lies[i].status || !strstr(why, lies[i].why))
 			fail_msg("lie %zu: %s, '%s'", i, mr_status_name(status), why);
@@ -342,7 +353,7 @@ struct sparse {
 
 static int tell_sparse(struct vu_rig *r, struct mr_vu_header *head, uint8_t *message, size_t *bytes)
 {
-	const struct sparse *s = r->arg;
+	const struct sparse *s = __atomic_load_n(&r->arg, __ATOMIC_ACQUIRE);
 	struct mr_vu_region_info info;
 
 	memcpy(&info, message + 16, sizeof(info));
@@ -385,7 +396,7 @@ static void parts_of_bar2_are_mapped(void **state)
 
 	rig.spoil = tell_sparse;
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-		rig.arg = (void *)(uintptr_t)&cases[i].s;
+		say(&cases[i].s);
 		int status = open_bus(&bus, NULL, 0);
 		if (status != cases[i].status)
 			fail_msg("case %zu: %s", i, mr_status_name(status));
@@ -393,7 +404,7 @@ static void parts_of_bar2_are_mapped(void **state)
 			bus->ops->close(bus);
 	}
 	expected(want);
-	rig.arg = (void *)(uintptr_t)&cases[0].s; /* queue 1 mapped, the admin queue not */
+	say(&cases[0].s); /* queue 1 mapped, the admin queue not */
 	dev = open_lpu();
 	assert_int_equal(dev->work->load(dev, model, NULL, NULL), 0);
 	generate(dev, 4, ids);
@@ -420,7 +431,7 @@ static void a_function_that_is_no_lpu_is_named(void **state)
 
 	rig.spoil = tell_config;
 	for (size_t i = 0; i < sizeof(lies) / sizeof(lies[0]); i++) {
-		rig.arg = (void *)(uintptr_t)&lies[i];
+		say(&lies[i]);
 		int status = open_bus(&bus, why, sizeof(why));
 		if (status != lies[i].status || !strstr(why, lies[i].why))
 			fail_msg("lie %zu: %s, '%s'", i, mr_status_name(status), why);
@@ -456,25 +467,25 @@ static void a_server_that_stops_is_given_up_in_time(void **state)
 	uint64_t from = now_ms();
 
 	rig.spoil = tell;
-	rig.arg = (void *)(uintptr_t)&silence;
+	say(&silence);
 	assert_int_equal(mr_bus_vfio_user_open(&o, &bus), MR_E_TIMEOUT);
-	rig.arg = NULL;
+	say(NULL);
 	assert_int_equal(mr_bus_vfio_user_open(&o, &bus), 0);
 	p.fd = bus->ops->irq_fd(bus, 1);
-	rig.arg = (void *)(uintptr_t)&silence;
+	say(&silence);
 	assert_int_equal(bus->ops->reg_read(bus, MR_LPU_REG_MAGIC), ~0u);
-	assert_int_equal(bus->lost, MR_E_TIMEOUT);
+	assert_int_equal(lost(bus), MR_E_TIMEOUT);
 	assert_int_equal(poll(&p, 1, 0), 1); /* sleepers wake up */
 	from = now_ms() - from;
 	assert_true(from < 5000);
 	/* A late answer must not be taken for the next one's: nothing is asked any more. */
-	rig.arg = NULL;
+	say(NULL);
 	assert_int_equal(bus->ops->reg_read(bus, MR_LPU_REG_MAGIC), ~0u);
 	bus->ops->reg_write(bus, MR_LPU_REG_CONTROL, 0);
 	bus->ops->doorbell(bus, 0, 0, 1);
 	assert_int_equal(bus->ops->dma_unmap(bus, 1), MR_E_NOT_FOUND);
 	assert_int_equal(bus->ops->reset(bus), 0);
-	assert_int_equal(bus->lost, 0);
+	assert_int_equal(lost(bus), 0);
 	assert_int_equal(bus->ops->reg_read(bus, MR_LPU_REG_MAGIC), MR_LPU_MAGIC);
 	bus->ops->close(bus);
 }
@@ -492,7 +503,7 @@ struct dma {
 /* Puts a command of the server before the reply, and takes its answer from the client. */
 static int ask_first(struct vu_rig *r, struct mr_vu_header *head, uint8_t *message, size_t *bytes)
 {
-	struct dma *d = r->arg;
+	struct dma *d = __atomic_load_n(&r->arg, __ATOMIC_ACQUIRE);
 	const struct mr_vfio_user_transport *t = &r->transport;
 	struct mr_vu_header mine = {9, d->command, sizeof(mine) + sizeof(d->a), 0, 0};
 	struct mr_vu_dma_access got;
@@ -527,7 +538,7 @@ static void memory_by_message_as_far_as_it_is_mapped(void **state)
 	assert_int_equal(mr_arena_region(arena, MR_REGION_KV, 4096, &r), 0);
 	assert_int_equal(bus->ops->dma_map(bus, r->iova, r->base, 4096, 3), 0);
 	rig.spoil = ask_first;
-	rig.arg = &d;
+	say(&d);
 	d = (struct dma){MR_VU_DMA_WRITE, {r->iova + 8, 5}, 0, "water", 0};
 	assert_int_equal(bus->ops->reg_read(bus, MR_LPU_REG_MAGIC), MR_LPU_MAGIC);
 	assert_int_equal(d.error, 0);
@@ -550,7 +561,44 @@ static void memory_by_message_as_far_as_it_is_mapped(void **state)
 	d = (struct dma){MR_VU_DMA_WRITE, {r->iova, 4}, 0, "no", 0};
 	assert_int_equal(bus->ops->reg_read(bus, MR_LPU_REG_MAGIC), MR_LPU_MAGIC);
 	assert_int_equal(d.error, EFAULT); /* read-only */
-	assert_int_equal(bus->lost, 0);
+	assert_int_equal(lost(bus), 0);
+	bus->ops->close(bus);
+}
+
+/* A command of the server while the client asks nothing: the watcher answers it. */
+static void memory_by_message_while_nothing_is_asked(void **state)
+{
+	const struct mr_region *r;
+	struct mr_bus *bus;
+	struct {
+		struct mr_vu_header head;
+		struct mr_vu_dma_access a;
+		char data[4];
+	} __attribute__((packed))
+	write = {{9, MR_VU_DMA_WRITE, sizeof(write), 0, 0}, {0, 4}, "race"};
+
+	assert_int_equal(open_bus(&bus, NULL, 0), 0);
+	assert_int_equal(mr_arena_region(arena, MR_REGION_RECORDS, 4096, &r), 0);
+	assert_int_equal(bus->ops->dma_map(bus, r->iova, r->base, 4096, 3), 0);
+	write.a.address = r->iova + 100;
+	assert_int_equal(rig.transport.send(rig.transport.ctx, &write, sizeof(write), -1), 0);
+	/* Our server, which asked nothing itself, takes the answer for a broken client, and goes. */
+	for (int i = 0; !lost(bus); i++) {
+		assert_true(i < 20000);
+		usleep(1000);
+	}
+	assert_int_equal(lost(bus), MR_E_DISCONNECTED);
+	assert_memory_equal((char *)r->base + 100, "race", 4);
+	bus->ops->close(bus);
+	/* A reply to nothing ends it. */
+	assert_int_equal(open_bus(&bus, NULL, 0), 0);
+	write.head.flags = MR_VU_FLAG_REPLY;
+	assert_int_equal(rig.transport.send(rig.transport.ctx, &write, sizeof(write), -1), 0);
+	for (int i = 0; !lost(bus); i++) {
+		assert_true(i < 20000);
+		usleep(1000);
+	}
+	assert_int_equal(lost(bus), MR_E_PROTOCOL);
 	bus->ops->close(bus);
 }
 
@@ -566,6 +614,7 @@ int main(void)
 		TEST(a_function_that_is_no_lpu_is_named),
 		TEST(a_server_that_stops_is_given_up_in_time),
 		TEST(memory_by_message_as_far_as_it_is_mapped),
+		TEST(memory_by_message_while_nothing_is_asked),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
