@@ -110,8 +110,11 @@ guest "QEMU's client, our server" "fence reset lpu tool" $one_node -device "$(pc
 same "doorbells mapped"
 end_server
 sim --trapped
-guest "QEMU's client, our server, doorbells trapped" "lpu" $one_node -device "$(pci)"
+export MR_GUEST_APPEND=hugepages=24
+guest "QEMU's client, our server, doorbells trapped, huge pages" "lpu" $one_node -device "$(pci)"
 same "doorbells trapped"
+grep -aq 'weights): .* on 2 MiB pages' "$work/out" || { echo "FAILED: no huge pages"; bad=1; }
+unset MR_GUEST_APPEND
 end_server
 # A device written from the specification alone.
 serve python3 tests/conformance/vfio_user_server.py "$work/s"
@@ -120,7 +123,7 @@ guest "QEMU's client, the Python server" "fence" $one_node -device "$(pci)"
 end_server
 # IOVAs of node 1 start at 2^40: the IOMMU must translate more than 39 bits.
 sim
-guest "two NUMA nodes, the device on node 1" "lpu" -machine q35 -m 768 -smp 4,sockets=2,cores=2 \
+guest "two NUMA nodes, the device on node 1" "lpu tool" -machine q35 -m 768 -smp 4,sockets=2,cores=2 \
 	-object memory-backend-memfd,id=mem,size=384M,share=on \
 	-object memory-backend-memfd,id=mem1,size=384M,share=on \
 	-numa node,nodeid=0,cpus=0-1,memdev=mem -numa node,nodeid=1,cpus=2-3,memdev=mem1 \

@@ -38,7 +38,7 @@ static void check_node(const struct mr_arena *arena, int node)
 
 	CHECK(mr_arena_node(arena) == (node < 0 ? 0 : node),
 	      "the arena's node is %d, the device's %d", mr_arena_node(arena), node);
-	/* The regions lie side by side, with a page between them. */
+	/* Regions follow one another, with a page between them, or up to the next huge page. */
 	for (uint64_t iova = ((uint64_t)mr_arena_node(arena) << 40) + (4ull << 30), gap = 0;
 	     gap < 4; iova += 4096) {
 		void *page = mr_arena_at(arena, iova, 4096);
@@ -215,6 +215,9 @@ void guest_tool(void)
 	      "other ids are not refused");
 	snprintf(lpu, sizeof(lpu), "vfio:%s@f00d:4c50", address + 5); /* domain 0 left out */
 	CHECK(!tool_devices_open(&options, model, &devices), "--lpu %s", lpu);
+	struct mr_vfio_place place;
+	CHECK(!mr_vfio_find("/sys", address, &place), "place");
+	check_node(devices.arena, place.node);
 	decode(devices.decode);
 	tool_devices_close(&devices);
 	mr_model_close(model);
