@@ -26,7 +26,7 @@ VERSION := $(shell awk '/define MR_VERSION_(MAJOR|MINOR|PATCH)/{v=v s $$3; s="."
 # What a fresh Debian 12 needs, and the pkg-config names that show it is there.
 APT_PACKAGES := build-essential pkg-config dpdk-dev libxdp-dev libhwloc-dev libnuma-dev \
 	libcmocka-dev libpcre2-dev libsodium-dev libjson-c-dev libncurses-dev python3 python3-pip \
-	python3-docutils iproute2 ethtool qemu-system-x86
+	python3-docutils python3-sphinx iproute2 ethtool qemu-system-x86
 PC_DPDK := libdpdk
 PC_DRV  := hwloc libpcre2-8 libsodium json-c
 PC_TOOL := ncursesw
@@ -55,6 +55,7 @@ ALL_CFLAGS = $(CFLAGS) $(BASE) $(PKG_CFLAGS) $(SANFLAGS) $(EXTRA_CFLAGS)
 isa_scalar := -march=x86-64-v2 -mfma -mf16c -fno-tree-vectorize
 isa_avx2   := -march=x86-64-v3
 isa_avx512 := -march=x86-64-v3 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni
+isa_amx    := $(isa_avx512) -mamx-tile -mamx-int8 -mamx-bf16
 isa_of      = $(isa_$(lastword $(subst _, ,$(basename $(notdir $(1))))))
 
 # Targets that build everything use every core, unless -j was given.
@@ -109,6 +110,9 @@ $(O)/obj/kernels/cpu/%.o: kernels/cpu/%.c
 $(O)/obj/driver/net/%.o $(O)/obj/tests/unit/test_net%.o: override EXTRA_CFLAGS += $(DPDK_CFLAGS)
 $(O)/obj/tests/%.o: override EXTRA_CFLAGS += -Itests -DMR_TEST_DATA='"tests"'
 
+# The amx path over an emulated tile unit: for a CPU with AVX-512.
+$(O)/obj/tests/support/kernels_emulated.o: override EXTRA_CFLAGS += -O3 $(isa_avx512)
+
 $(O)/obj/%.o: %.c
 	$(call say,CC)
 	$(Q)mkdir -p $(@D) && $(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
@@ -144,10 +148,11 @@ $(O)/tests/test_%: $(O)/obj/tests/unit/test_%.o $(call obj,$(SRC_help)) $(ARCHIV
 $(O)/tests/fuzz_%: $(O)/obj/tests/fuzz/fuzz_%.o $(O)/obj/tests/fuzz/replay.o $(ARCHIVES)
 	$(call link,$(DPDK_LIBS))
 
-# The one program of the test guests: static, since a guest has no libraries.
-$(GUEST): $(call obj,$(SRC_guest) tools/devices.c) $(filter-out $(LIB_ulib),$(ARCHIVES))
+# The one program of the test guests: static, since a guest has no libraries. The linker warns of hwloc's dlopen
+# and libnuma's getaddrinfo, which it never calls.
+$(GUEST): $(call obj,$(SRC_guest) tools/devices.c tools/options.c) $(filter-out $(LIB_ulib),$(ARCHIVES))
 	$(call say,LD)
-	$(Q)mkdir -p $(@D) && $(CC) $(CFLAGS) -static -pthread -o $@ $(filter %.o,$^) \
+	$(Q)mkdir -p $(@D) && $(CC) $(CFLAGS) -static -pthread -Wl,--no-warnings -o $@ $(filter %.o,$^) \
 		-Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(LIBS)
 
 # Taken in by the assembler, which writes no dependencies.
@@ -229,6 +234,11 @@ bench-cpu: all
 .PHONY: accuracy
 accuracy: all
 	$(Q)sh scripts/accuracy.sh $(BIN)
+
+## docs       the pages of Documentation/ as HTML, by Sphinx: $(O)/docs/index.html
+.PHONY: docs
+docs:
+	$(Q)sh scripts/docs.sh $(O)/docs
 
 ## fmt        clang-format every source in place
 .PHONY: fmt

@@ -41,6 +41,13 @@ struct mr_device;
 #define MR_STAGE_DECODE  2u
 #define MR_STAGE_SCORE   4u
 
+/* In which numeric classes (numerics.rst) a device that has more than D computes. */
+enum mr_numerics {
+	MR_NUMERICS_EXACT, /* generated tokens in D; prompts in its class P, or D where it has none */
+	MR_NUMERICS_STRICT, /* all in D */
+	MR_NUMERICS_FAST, /* class P for large decode batches too: bits then depend on the batch */
+};
+
 /* What a device can do; filled by its constructor and by load, constant afterwards. */
 struct mr_caps {
 	char name[32];      /* "lpu:mr1x2", "cpu:avx2": what tables and logs print */
@@ -55,7 +62,9 @@ struct mr_caps {
 	uint64_t cycle_ps;  /* picoseconds a cycle of mr_event.cycles, 0 = the device counts none */
 	uint32_t latency_exact; /* 1 = cycles come from a static schedule, 0 = estimated */
 	char class_prefill[16]; /* numeric class of prefill: "D", "P-cuda-fp16"; "" = cannot */
-	char class_decode[16];  /* numeric class of decode */
+	char class_decode
+		[16];         /* numeric class of decode; "D|P-..." where it depends on the batch */
+	uint64_t class_bytes; /* weights held besides, for class_prefill alone; after load */
 };
 
 struct mr_slot {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The admin commands, and which function answers an I/O opcode. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "firmware-sim/device.h"
@@ -18,7 +19,6 @@ static int identify(struct sim *sim, const struct mr_lpu_command *cmd, uint32_t 
 		.magic = MR_LPU_MAGIC,
 		.version = MR_LPU_VERSION,
 		.vendor = "millrace",
-		.firmware = "firmware-sim",
 		.chips = sim->chips,
 		.slots_max = sim->slots_max,
 		.queues_max = SIM_IO_QUEUES,
@@ -32,9 +32,18 @@ static int identify(struct sim *sim, const struct mr_lpu_command *cmd, uint32_t 
 		.sram_bytes = sim->chip.sram_bytes,
 		.cycle_ps = sim->chip.cycle_ps,
 		.score_max = SIM_SCORE_MAX,
+		.async_max = SIM_ASYNC_MAX,
+		.options = MR_LPU_OPTION_MASK,
+		.top_max = SIM_TOP_MAX,
+		.features = mr_sim_features_known(),
+		.logs = mr_sim_logs_known(),
+		.firmware_max = SIM_FIRMWARE_MAX,
+		.firmware_slots = SIM_FIRMWARE_SLOTS,
 		.opcodes_admin = 1ull << MR_LPU_IDENTIFY | 1ull << MR_LPU_QUEUE_CREATE |
 				 1ull << MR_LPU_QUEUE_DELETE | 1ull << MR_LPU_GET_LOG |
-				 1ull << MR_LPU_PROGRAM,
+				 1ull << MR_LPU_FEATURES | 1ull << MR_LPU_ASYNC_EVENT |
+				 1ull << MR_LPU_ABORT | 1ull << MR_LPU_PROGRAM |
+				 1ull << MR_LPU_FIRMWARE | 1ull << MR_LPU_RESET,
 		.opcodes_io = 1ull << (MR_LPU_SLOT_SET & 63) | 1ull << (MR_LPU_KV_WRITE & 63) |
 			      1ull << (MR_LPU_KV_READ & 63) | 1ull << (MR_LPU_KV_FORK & 63) |
 			      1ull << (MR_LPU_KV_FREE & 63) | 1ull << (MR_LPU_DECODE & 63) |
@@ -46,10 +55,12 @@ static int identify(struct sim *sim, const struct mr_lpu_command *cmd, uint32_t 
 	if (!c.bytes || c.bytes > sizeof(id))
 		return MR_E_RANGE;
 	memcpy(id.product, sim->chip.name, sizeof(id.product));
+	memcpy(id.firmware, sim->firmware.version[sim->firmware.running - 1], sizeof(id.firmware));
 	memcpy(id.classes[0], sim->chip.classes, sizeof(id.classes[0]));
 	memcpy(id.chip_hash, sim->chip.hash, sizeof(id.chip_hash));
-	*result = c.bytes;
-	return mr_sim_dma_write(&sim->dma, c.iova, &id, c.bytes);
+	int status = mr_sim_dma_write(&sim->dma, c.iova, &id, c.bytes);
+	*result = status ? 0 : c.bytes;
+	return status;
 }
 
 static int get_log(struct sim *sim, const struct mr_lpu_command *cmd, uint32_t *result)
@@ -70,7 +81,7 @@ static int queue_create(struct sim *sim, const struct mr_lpu_command *cmd)
 
 	if (!mr_sim_zero(c.reserved, sizeof(c.reserved)))
 		return MR_E_INVALID;
-	if (!c.queue || c.queue > SIM_IO_QUEUES || !ring_ok(c.entries, 2) ||
+	if (!c.queue || c.queue > sim->features.queues || !ring_ok(c.entries, 2) ||
 	    !ring_ok(c.record_entries, 2) || c.vector >= SIM_VECTORS || c.sq_iova % 64 ||
 	    c.cq_iova % 64 || c.record_iova % 64)
 		return MR_E_RANGE;
@@ -81,6 +92,9 @@ static int queue_create(struct sim *sim, const struct mr_lpu_command *cmd)
 	int status = mr_sim_decode_create(&q->decode);
 	if (!status)
 		status = mr_sim_score_create(&q->score);
+	q->aborted = calloc(c.entries, sizeof(*q->aborted));
+	if (!status && !q->aborted)
+		status = MR_E_NO_MEMORY;
 	if (status) {
 		mr_sim_queue_stop(sim, q);
 		return status;
@@ -121,6 +135,46 @@ static int program(struct sim *sim, const struct mr_lpu_command *cmd)
 	return mr_sim_program_command(sim, &c);
 }
 
+static int features(struct sim *sim, const struct mr_lpu_command *cmd, uint32_t *result)
+{
+	AS(mr_lpu_cmd_features, cmd);
+
+	return mr_sim_features_command(sim, &c, result);
+}
+
+static int async_event(struct sim *sim, const struct mr_lpu_command *cmd)
+{
+	AS(mr_lpu_cmd_async_event, cmd);
+
+	return mr_sim_async_event(sim, &c);
+}
+
+static int abort_command(struct sim *sim, const struct mr_lpu_command *cmd, uint32_t *result)
+{
+	AS(mr_lpu_cmd_abort, cmd);
+
+	return mr_sim_abort(sim, &c, result);
+}
+
+static int firmware(struct sim *sim, const struct mr_lpu_command *cmd)
+{
+	AS(mr_lpu_cmd_firmware, cmd);
+
+	return mr_sim_firmware_command(sim, &c);
+}
+
+static int reset(struct sim *sim, const struct mr_lpu_command *cmd)
+{
+	AS(mr_lpu_cmd_reset, cmd);
+
+	if (c.reserved0 || !mr_sim_zero(c.reserved, sizeof(c.reserved)))
+		return MR_E_INVALID;
+	if (c.kind != MR_LPU_RESET_CONTROLLER && c.kind != MR_LPU_RESET_ALL)
+		return MR_E_RANGE;
+	sim->reset_asked = c.kind; /* once this has completed */
+	return 0;
+}
+
 int mr_sim_admin_command(struct sim *sim, const struct mr_lpu_command *cmd, uint32_t *result)
 {
 	switch (cmd->head.opcode) {
@@ -134,6 +188,16 @@ int mr_sim_admin_command(struct sim *sim, const struct mr_lpu_command *cmd, uint
 		return get_log(sim, cmd, result);
 	case MR_LPU_PROGRAM:
 		return program(sim, cmd);
+	case MR_LPU_FEATURES:
+		return features(sim, cmd, result);
+	case MR_LPU_ASYNC_EVENT:
+		return async_event(sim, cmd);
+	case MR_LPU_ABORT:
+		return abort_command(sim, cmd, result);
+	case MR_LPU_FIRMWARE:
+		return firmware(sim, cmd);
+	case MR_LPU_RESET:
+		return reset(sim, cmd);
 	default:
 		return MR_E_NOT_SUPPORTED;
 	}
@@ -220,5 +284,9 @@ void mr_sim_disable(struct sim *sim)
 		if (sim->queue[i].live)
 			mr_sim_queue_stop(sim, &sim->queue[i]);
 	mr_sim_kv_forget(&sim->kv);
+	mr_sim_features_reset(&sim->features);
+	sim->events = (struct sim_events){0};
+	mr_sim_firmware_reset(&sim->firmware);
+	sim->fatal = sim->reset_asked = 0;
 	sim->log.resets++;
 }

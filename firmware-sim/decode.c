@@ -39,6 +39,25 @@ void mr_sim_decode_stop(struct sim_decode *d)
 	memset(d, 0, sizeof(*d));
 }
 
+int mr_sim_decode_abort(struct sim_decode *d, uint32_t *result)
+{
+	*result = d->records;
+	release(d, d->count);
+	return MR_E_CANCELLED;
+}
+
+/* Options: room for what they ask for, and none without its number. */
+static int check_options(const struct mr_lpu_cmd_decode *cmd, const struct mr_lpu_decode_entry *e,
+			 uint32_t vocab)
+{
+	if (e->logits_iova && (e->logits_iova % 4 || cmd->logits_stride < 4ull * vocab))
+		return MR_E_RANGE;
+	if (e->mask_iova && (e->mask_iova % 4 ||
+			     cmd->mask_stride < sizeof(struct mr_lpu_mask) + (vocab + 31) / 32 * 4))
+		return MR_E_RANGE;
+	return e->top_iova && (e->top_iova % 8 || !cmd->top) ? MR_E_RANGE : 0;
+}
+
 static int check_entry(struct sim *sim, struct sim_queue *q, const struct mr_lpu_cmd_decode *cmd,
 		       const struct mr_lpu_decode_entry *e, uint32_t i)
 {
@@ -50,13 +69,11 @@ static int check_entry(struct sim *sim, struct sim_queue *q, const struct mr_lpu
 	if (e->flags || !mr_sim_zero(e->reserved, sizeof(e->reserved)) ||
 	    (!e->forced_count && e->forced_iova))
 		return MR_E_INVALID;
-	if (e->mask_iova)
-		return MR_E_NOT_SUPPORTED;
 	struct sim_slot *s = mr_sim_slot_get(sim, e->slot, e->generation, &status);
 	if (!s)
 		return status;
 	if (e->token >= vocab || (e->forced_count && e->forced_count != cmd->steps - 1) ||
-	    (e->logits_iova && (e->logits_iova % 4 || cmd->logits_stride < 4ull * vocab)))
+	    check_options(cmd, e, vocab))
 		return MR_E_RANGE;
 	status = mr_sim_slot_writable(&sim->kv, s, q, e->position, cmd->steps);
 	if (status)
@@ -76,6 +93,8 @@ static int check_entry(struct sim *sim, struct sim_queue *q, const struct mr_lpu
 		.token = e->token,
 		.forced = e->forced_count != 0,
 		.logits_iova = e->logits_iova,
+		.mask_iova = e->mask_iova,
+		.top_iova = e->top_iova,
 	};
 	return 0;
 }
@@ -93,7 +112,8 @@ int mr_sim_decode_begin(struct sim *sim, struct sim_queue *q, const struct mr_lp
 		return MR_E_NOT_ACTIVE;
 	if (!cmd->count || cmd->count > sim->program.c.header->batch ||
 	    cmd->count > q->record_entries || !cmd->steps || cmd->steps > SIM_STEPS_MAX ||
-	    cmd->logits_stride % 4)
+	    cmd->logits_stride % 4 || cmd->mask_stride % 4 || cmd->top > SIM_TOP_MAX ||
+	    cmd->top > sim->program.c.ref->vocab)
 		return MR_E_RANGE;
 	status = mr_sim_dma_read(&sim->dma, cmd->entries_iova, entries,
 				 cmd->count * sizeof(entries[0]));
@@ -114,6 +134,8 @@ int mr_sim_decode_begin(struct sim *sim, struct sim_queue *q, const struct mr_lp
 	d->steps = cmd->steps;
 	d->step = 0;
 	d->stride = cmd->logits_stride;
+	d->mask_stride = cmd->mask_stride;
+	d->top = cmd->top;
 	d->stalled = 0;
 	d->records = 0;
 	d->cycles = 0;
@@ -147,18 +169,35 @@ static int finish_row(struct sim *sim, struct sim_queue *q, struct sim_decode_ro
 		.generation = s->generation,
 		.slot = (uint16_t)row->index,
 	};
+	const float *choice = logits;
 	int status = 0;
 
+	/* Before the token counts as fed: where the mask is late, the host decodes the step again. */
+	if (row->mask_iova) {
+		status = mr_sim_choice_read(
+			sim, row->mask_iova + (uint64_t)d->step * d->mask_stride, record.position);
+		if (status)
+			return status;
+		choice = mr_sim_choice_apply(sim, logits);
+	}
 	mr_sim_slot_fed(s, row->token);
 	mr_sim_slot_set_filled(&sim->kv, s, row->position + 1);
 	if (row->logits_iova)
 		status = mr_sim_dma_write(&sim->dma,
 					  row->logits_iova + (uint64_t)d->step * d->stride, logits,
 					  4ull * vocab);
+	if (!status && row->top_iova)
+		status = mr_sim_choice_top(sim, logits, d->top,
+					   row->top_iova + (uint64_t)d->step * d->top *
+								   sizeof(struct mr_lpu_top));
 	if (status)
 		return status;
-	record.token = mr_sample(logits, vocab, &s->sampling, record.position, s->history,
+	record.token = mr_sample(choice, vocab, &s->sampling, record.position, s->history,
 				 s->history_count, sim->program.sample_scratch, &record.logprob);
+	if (row->mask_iova) {
+		record.logprob = mr_logprob(logits, vocab, record.token);
+		sim->counters.masked++;
+	}
 	for (uint32_t k = 0; k < s->sampling.stop_count; k++)
 		row->stopped |= s->sampling.stop[k] == record.token;
 	record.status = row->stopped ? MR_LPU_RECORD_STOPPED : 0;

@@ -19,15 +19,15 @@ struct sim_decode_row {
 	uint32_t position; /* of the token to be fed */
 	uint32_t token;
 	uint32_t stopped;
-	uint32_t forced; /* 1 = forced[] of this row holds */
-	uint64_t logits_iova;
+	uint32_t forced;                           /* 1 = forced[] of this row holds */
+	uint64_t logits_iova, mask_iova, top_iova; /* of step 0 */
 };
 
 struct sim_decode {
 	uint32_t active;
 	uint32_t request;
 	uint32_t count, steps, step;
-	uint32_t stride;
+	uint32_t stride, mask_stride, top;
 	uint32_t stalled; /* the wait for credit is counted */
 	uint32_t records;
 	uint64_t cycles;            /* since the epoch's start */
@@ -45,6 +45,8 @@ void mr_sim_decode_stop(struct sim_decode *d);
 int mr_sim_decode_begin(struct sim *sim, struct sim_queue *q, const struct mr_lpu_cmd_decode *cmd);
 /* 1 = there is record credit for the next step. */
 int mr_sim_decode_ready(struct sim *sim, struct sim_queue *q);
+/* Ends the DECODE under way: MR_E_CANCELLED; *result = records made. */
+int mr_sim_decode_abort(struct sim_decode *d, uint32_t *result);
 /* One step. SIM_RUNNING, 0 at the end, or why it ended early; *result = records made. */
 int mr_sim_decode_step(struct sim *sim, struct sim_queue *q, uint32_t *result);
 

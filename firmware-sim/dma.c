@@ -138,6 +138,29 @@ int mr_sim_dma_write(struct sim_dma *dma, uint64_t iova, const void *from, size_
 	return there ? 0 : MR_E_DMA_FAULT;
 }
 
+int mr_sim_dma_load(struct sim_dma *dma, uint64_t iova, uint32_t *word, uint32_t count)
+{
+	pthread_rwlock_rdlock(&dma->lock);
+	const uint8_t *from = translate(dma, iova, count * sizeof(*word), MR_PORT_DMA_READ);
+	for (uint32_t i = 0; from && i < count; i++)
+		word[i] =
+			__atomic_load_n((const uint32_t *)(const void *)from + i, __ATOMIC_SEQ_CST);
+	pthread_rwlock_unlock(&dma->lock);
+	dma->faults += !from;
+	return from ? 0 : MR_E_DMA_FAULT;
+}
+
+int mr_sim_dma_store(struct sim_dma *dma, uint64_t iova, uint32_t word)
+{
+	pthread_rwlock_rdlock(&dma->lock);
+	uint8_t *to = translate(dma, iova, sizeof(word), MR_PORT_DMA_WRITE);
+	if (to)
+		__atomic_store_n((uint32_t *)(void *)to, word, __ATOMIC_SEQ_CST);
+	pthread_rwlock_unlock(&dma->lock);
+	dma->faults += !to;
+	return to ? 0 : MR_E_DMA_FAULT;
+}
+
 int mr_sim_dma_publish(struct sim_dma *dma, uint64_t iova, const void *entry, size_t bytes)
 {
 	uint32_t phase;

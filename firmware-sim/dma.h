@@ -39,6 +39,12 @@ int mr_sim_dma_unmap(struct sim_dma *dma, uint64_t iova);
 int mr_sim_dma_read(struct sim_dma *dma, uint64_t iova, void *to, size_t bytes);
 int mr_sim_dma_write(struct sim_dma *dma, uint64_t iova, const void *from, size_t bytes);
 /*
+ * @count 32-bit words of host memory in order, or one, each access sequentially consistent: for words that
+ * both sides watch. They are not counted as bytes moved.
+ */
+int mr_sim_dma_load(struct sim_dma *dma, uint64_t iova, uint32_t *word, uint32_t count);
+int mr_sim_dma_store(struct sim_dma *dma, uint64_t iova, uint32_t word);
+/*
  * Writes an entry whose last 32-bit word is a phase: that word last, with release, so that whoever reads it
  * with acquire sees the rest. @iova is a multiple of @bytes, so that the entry lies within one page.
  */

@@ -32,6 +32,20 @@ void mr_sim_log_error(struct sim_log *log, const struct sim_queue *q, uint32_t r
 	};
 }
 
+uint64_t mr_sim_uptime_ms(const struct sim *sim)
+{
+	return now_ms() - sim->log.power_on_ms;
+}
+
+uint64_t mr_sim_logs_known(void)
+{
+	uint64_t known = 0;
+
+	for (uint32_t n = MR_LPU_LOG_COUNTERS; n <= MR_LPU_LOG_POWER; n++)
+		known |= 1ull << n;
+	return known;
+}
+
 static struct mr_lpu_counters counters_of(const struct sim *sim)
 {
 	struct mr_lpu_counters c = sim->counters;
@@ -55,51 +69,88 @@ static uint32_t errors_of(const struct sim_log *log, struct mr_lpu_error *out)
 	return n;
 }
 
+static struct mr_lpu_health health_of(const struct sim *sim)
+{
+	const struct sim_sense *s = &sim->sense;
+
+	return (struct mr_lpu_health){
+		.uptime_ms = mr_sim_uptime_ms(sim),
+		.errors = sim->log.errors,
+		.ecc_corrected = s->was_corrected,
+		.ecc_uncorrected = s->was_uncorrected,
+		.power_mw = s->used_mw,
+		.temperature_mk = s->was_mk,
+		.chips_up = sim->chips,
+		.resets = sim->log.resets,
+	};
+}
+
+/* Room for any log but the chip file's text. */
+union page {
+	struct mr_lpu_counters counters;
+	struct mr_lpu_error errors[MR_LPU_ERRORS_MAX];
+	struct mr_lpu_health health;
+	struct mr_lpu_firmware_log firmware;
+	struct mr_lpu_power power;
+};
+
+/* Where log @log lies now, and its length; NULL = it is not known. */
+static const void *find(struct sim *sim, uint32_t log, union page *page, uint64_t *bytes)
+{
+	switch (log) {
+	case MR_LPU_LOG_COUNTERS:
+		page->counters = counters_of(sim);
+		*bytes = sizeof(page->counters);
+		return page;
+	case MR_LPU_LOG_CHIP:
+		*bytes = sim->chip_bytes;
+		return sim->chip_text;
+	case MR_LPU_LOG_ERRORS:
+		*bytes = errors_of(&sim->log, page->errors) * sizeof(page->errors[0]);
+		return page;
+	case MR_LPU_LOG_HEALTH:
+		page->health = health_of(sim);
+		*bytes = sizeof(page->health);
+		return page;
+	case MR_LPU_LOG_FIRMWARE:
+		mr_sim_firmware_log(&sim->firmware, &page->firmware);
+		*bytes = sizeof(page->firmware);
+		return page;
+	case MR_LPU_LOG_CRASH:
+		*bytes = sim->sense.crash.number ? sizeof(sim->sense.crash) : 0;
+		return &sim->sense.crash;
+	case MR_LPU_LOG_POWER:
+		mr_sim_sense_power(sim, mr_sim_uptime_ms(sim), &page->power);
+		*bytes = sizeof(page->power);
+		return page;
+	default:
+		return NULL;
+	}
+}
+
 int mr_sim_get_log(struct sim *sim, const struct mr_lpu_cmd_get_log *cmd, uint32_t *result)
 {
-	struct mr_lpu_error errors[MR_LPU_ERRORS_MAX];
-	struct mr_lpu_counters counters;
-	struct mr_lpu_health health;
-	const void *log;
+	union page page;
 	uint64_t bytes;
+	int status = 0;
 
 	if (!mr_sim_zero(cmd->reserved, sizeof(cmd->reserved)))
 		return MR_E_INVALID;
-	switch (cmd->log) {
-	case MR_LPU_LOG_COUNTERS:
-		counters = counters_of(sim);
-		log = &counters;
-		bytes = sizeof(counters);
-		break;
-	case MR_LPU_LOG_CHIP:
-		log = sim->chip_text;
-		bytes = sim->chip_bytes;
-		break;
-	case MR_LPU_LOG_ERRORS:
-		log = errors;
-		bytes = errors_of(&sim->log, errors) * sizeof(errors[0]);
-		break;
-	case MR_LPU_LOG_HEALTH:
-		/* Nothing here has a temperature, draws power or loses bits. */
-		health = (struct mr_lpu_health){
-			.uptime_ms = now_ms() - sim->log.power_on_ms,
-			.errors = sim->log.errors,
-			.chips_up = sim->chips,
-			.resets = sim->log.resets,
-		};
-		log = &health;
-		bytes = sizeof(health);
-		break;
-	default:
+	const char *log = find(sim, cmd->log, &page, &bytes);
+	if (!log)
 		return MR_E_NOT_SUPPORTED;
-	}
 	if (cmd->offset > bytes)
 		return MR_E_RANGE;
 	bytes -= cmd->offset;
 	if (bytes > cmd->bytes)
 		bytes = cmd->bytes;
+	if (bytes)
+		status = mr_sim_dma_write(&sim->dma, cmd->iova, log + cmd->offset, bytes);
+	if (status)
+		return status;
 	*result = (uint32_t)bytes;
-	return bytes ? mr_sim_dma_write(&sim->dma, cmd->iova, (const char *)log + cmd->offset,
-					bytes)
-		     : 0;
+	mr_sim_events_heard(sim, cmd->log);
+	if (cmd->log == MR_LPU_LOG_CRASH)
+		sim->sense.crash_heard = sim->sense.crash.number;
+	return 0;
 }

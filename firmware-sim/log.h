@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* GET_LOG: counters, the chip file, the latest errors, health. */
+/* GET_LOG: counters, the chip file, the latest errors, health, firmware, crash dump, power. */
 #ifndef MR_FIRMWARE_SIM_LOG_H
 #define MR_FIRMWARE_SIM_LOG_H
 
@@ -18,6 +18,8 @@ struct sim_log {
 };
 
 void mr_sim_log_start(struct sim_log *log);
+uint64_t mr_sim_uptime_ms(const struct sim *sim);
+uint64_t mr_sim_logs_known(void); /* identify.logs */
 /* Enters a command of @q that ended with @status. */
 void mr_sim_log_error(struct sim_log *log, const struct sim_queue *q, uint32_t request, int status);
 int mr_sim_get_log(struct sim *sim, const struct mr_lpu_cmd_get_log *cmd, uint32_t *result);

@@ -33,17 +33,6 @@ static int lock(struct sim_mail *m)
 	return MR_E_TIMEOUT; /* the last one was given up and is still there */
 }
 
-int mr_sim_mail_reset(struct sim *sim)
-{
-	int status = lock(&sim->mail);
-
-	if (status)
-		return status;
-	status = post(sim, SIM_MAIL_RESET);
-	pthread_mutex_unlock(&sim->mail.lock);
-	return status;
-}
-
 int mr_sim_mail_poke(struct sim *sim, uint32_t chip, uint64_t address, uint8_t *byte)
 {
 	int status = lock(&sim->mail);
@@ -72,14 +61,6 @@ int mr_sim_mail_damage(struct sim *sim, const char *fault)
 	return status;
 }
 
-static int reset(struct sim *sim)
-{
-	mr_sim_disable(sim);
-	mr_sim_program_drop(sim);
-	mr_sim_regs_reset(sim);
-	return 0;
-}
-
 static int poke(struct sim *sim)
 {
 	struct sim_mail *m = &sim->mail;
@@ -100,9 +81,6 @@ int mr_sim_mail_poll(struct sim *sim)
 	switch (__atomic_load_n(&m->kind, __ATOMIC_SEQ_CST)) {
 	case SIM_MAIL_NONE:
 		return 0;
-	case SIM_MAIL_RESET:
-		m->status = reset(sim);
-		break;
 	case SIM_MAIL_POKE:
 		m->status = poke(sim);
 		break;

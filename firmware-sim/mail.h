@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What a host thread asks of the device's thread and waits for: a function-level reset, a changed byte of SRAM,
- * damage to the loaded program. One at a time; not on the data path.
+ * What a host thread asks of the device's thread and waits for: a changed byte of SRAM, damage to the loaded
+ * program. One at a time; not on the data path.
  */
 #ifndef MR_FIRMWARE_SIM_MAIL_H
 #define MR_FIRMWARE_SIM_MAIL_H
@@ -13,7 +13,6 @@ struct sim;
 
 enum sim_mail_kind {
 	SIM_MAIL_NONE,
-	SIM_MAIL_RESET,
 	SIM_MAIL_POKE,
 	SIM_MAIL_DAMAGE,
 };
@@ -30,7 +29,6 @@ struct sim_mail {
 };
 
 /* Any thread but the device's. The device's status, or MR_E_TIMEOUT where it is busy for 10 seconds. */
-int mr_sim_mail_reset(struct sim *sim);
 int mr_sim_mail_poke(struct sim *sim, uint32_t chip, uint64_t address, uint8_t *byte);
 int mr_sim_mail_damage(struct sim *sim, const char *fault);
 

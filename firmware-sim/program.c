@@ -18,6 +18,7 @@ void mr_sim_program_drop(struct sim *sim)
 	if (p->walker)
 		mr_walker_destroy(p->walker);
 	mr_sim_kv_destroy(&sim->kv);
+	mr_sim_choice_destroy(&p->choice);
 	free(p->sample_scratch);
 	free(p->meta);
 	p->walker = NULL;
@@ -193,6 +194,8 @@ static int activate(struct sim *sim)
 	status = mr_sim_kv_create(sim);
 	if (!status)
 		status = mr_walker_create(&p->c, &sim->sram, sim->kernels, &p->walker);
+	if (!status)
+		status = mr_sim_choice_create(&p->choice, p->c.ref->vocab);
 	scratch = (mr_sample_scratch(p->c.ref->vocab) + 63) / 64 * 64;
 	p->sample_scratch = aligned_alloc(64, scratch ? scratch : 64);
 	if (!status && !p->sample_scratch)

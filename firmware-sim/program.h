@@ -11,6 +11,7 @@
 
 #include <millrace/lpu_spec.h>
 
+#include "firmware-sim/choice.h"
 #include "userlib/spec/container.h"
 
 struct sim;
@@ -34,6 +35,7 @@ struct sim_program {
 	struct mr_container c; /* into meta; from DATA on */
 	struct walker *walker; /* while ACTIVE */
 	void *sample_scratch;
+	struct sim_choice choice;
 	const char *fault; /* struct mr_sim_options.fault, checked, or NULL */
 };
 

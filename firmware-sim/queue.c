@@ -4,6 +4,7 @@
  * host may get wrong here - indices that no ring can mean, rings that are not mapped - is counted; a ring
  * that cannot be written leaves the device nothing to say with, and is fatal.
  */
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -46,11 +47,9 @@ int mr_sim_refuse(struct sim *sim, int status)
  * Takes a doorbell's value where it lies within @span of @base, else keeps @index and counts it, once for
  * each such value.
  */
-static void take_index(struct sim *sim, uint32_t *index, const uint32_t *doorbell, uint32_t base,
-		       uint32_t span, uint32_t *bad_seen)
+static void take_index(struct sim *sim, uint32_t queue, uint32_t *index, uint32_t value,
+		       uint32_t base, uint32_t span, uint32_t *bad_seen)
 {
-	uint32_t value = __atomic_load_n(doorbell, __ATOMIC_SEQ_CST);
-
 	if (value == *index)
 		return;
 	if (value - base <= span) {
@@ -58,26 +57,40 @@ static void take_index(struct sim *sim, uint32_t *index, const uint32_t *doorbel
 	} else if (value != *bad_seen) {
 		*bad_seen = value;
 		sim->counters.bad_doorbell++;
+		mr_sim_event(sim, MR_LPU_EVENT_DOORBELL, queue);
 		__atomic_store_n(&sim->regs.refused,
 				 (uint32_t)(sim->counters.refused + sim->counters.bad_doorbell),
 				 __ATOMIC_RELAXED);
 	}
 }
 
-static void take_doorbells(struct sim *sim, struct sim_queue *q)
+void mr_sim_queue_look(struct sim *sim, struct sim_queue *q)
 {
-	struct sim_doorbells *db = sim_doorbells_of(&sim->regs, q->index);
+	const struct sim_doorbells *db = sim_doorbells_of(&sim->regs, q->index);
+	uint32_t word[3];
 
-	take_index(sim, &q->sq_tail, &db->sq_tail, q->sq_head, q->entries, &q->bad_seen[0]);
-	take_index(sim, &q->cq_head, &db->cq_head, q->cq_head, q->cq_tail - q->cq_head,
+	if (!sim->features.shadow) {
+		word[0] = __atomic_load_n(&db->sq_tail, __ATOMIC_SEQ_CST);
+		word[1] = __atomic_load_n(&db->cq_head, __ATOMIC_SEQ_CST);
+		word[2] = __atomic_load_n(&db->record_head, __ATOMIC_SEQ_CST);
+	} else if (mr_sim_shadow_read(sim, q->index, word)) {
+		return;
+	}
+	take_index(sim, q->index, &q->sq_tail, word[0], q->sq_head, q->entries, &q->bad_seen[0]);
+	take_index(sim, q->index, &q->cq_head, word[1], q->cq_head, q->cq_tail - q->cq_head,
 		   &q->bad_seen[1]);
-	take_index(sim, &q->record_head, &db->record_head, q->record_head,
+	take_index(sim, q->index, &q->record_head, word[2], q->record_head,
 		   q->record_tail - q->record_head, &q->bad_seen[2]);
+}
+
+uint32_t mr_sim_queue_room(const struct sim_queue *q)
+{
+	return q->live ? q->entries - (q->cq_tail - q->cq_head) : 0;
 }
 
 uint32_t mr_sim_queue_credit(struct sim *sim, struct sim_queue *q)
 {
-	take_doorbells(sim, q);
+	mr_sim_queue_look(sim, q);
 	return q->record_entries - (q->record_tail - q->record_head);
 }
 
@@ -85,9 +98,11 @@ int mr_sim_queue_ready(struct sim *sim, struct sim_queue *q)
 {
 	if (!q->live)
 		return 0;
-	take_doorbells(sim, q);
-	if (q->cq_tail - q->cq_head >= q->entries)
+	mr_sim_queue_look(sim, q);
+	if (sim->fatal || !mr_sim_queue_room(q))
 		return 0;
+	if (q->abort)
+		return 1;
 	if (q->decode.active)
 		return mr_sim_decode_ready(sim, q);
 	if (q->score.active)
@@ -95,17 +110,14 @@ int mr_sim_queue_ready(struct sim *sim, struct sim_queue *q)
 	return q->sq_tail != q->sq_head;
 }
 
-/* An armed queue raises its vector after an entry, once. */
-static void interrupt(struct sim *sim, struct sim_queue *q)
+static void raise_vector(struct sim *sim, struct sim_queue *q)
 {
 	struct sim_doorbells *db = sim_doorbells_of(&sim->regs, q->index);
 
-	/*
-	 * The exchange is a full fence between the entry's phase and the look at arm: pairs with the
-	 * host's arm, fence, look at the rings.
-	 */
+	q->held = 0;
 	if (!__atomic_exchange_n(&db->arm, 0, __ATOMIC_SEQ_CST))
 		return;
+	sim->counters.interrupts++;
 	uint64_t one = 1;
 	/* Under the lock, so that whoever takes the descriptor away may close it. */
 	pthread_rwlock_rdlock(&sim->dma.lock);
@@ -115,8 +127,52 @@ static void interrupt(struct sim *sim, struct sim_queue *q)
 	pthread_rwlock_unlock(&sim->dma.lock);
 }
 
-static void complete(struct sim *sim, struct sim_queue *q, uint32_t request, int status,
-		     uint32_t result)
+/* An armed queue raises its vector after an entry, once; coalescing lets some more entries come first. */
+static void interrupt(struct sim *sim, struct sim_queue *q)
+{
+	/*
+	 * A full fence between the entry's phase and the look at arm: pairs with the host's arm, fence,
+	 * look at the rings.
+	 */
+	if (!__atomic_fetch_or(&sim_doorbells_of(&sim->regs, q->index)->arm, 0, __ATOMIC_SEQ_CST)) {
+		q->held = 0;
+		return;
+	}
+	uint32_t entries = MR_LPU_COALESCE_ENTRIES(sim->features.coalesce[q->index]);
+	if (!q->held++)
+		q->held_us = entries > 1 ? mr_sim_now_us() : 0;
+	if (q->held >= entries)
+		raise_vector(sim, q);
+}
+
+uint64_t mr_sim_queue_timer(struct sim *sim, struct sim_queue *q, uint64_t now_us)
+{
+	uint64_t us = MR_LPU_COALESCE_US(sim->features.coalesce[q->index]);
+
+	if (!q->live || !q->held)
+		return 0;
+	if (now_us - q->held_us < us)
+		return us - (now_us - q->held_us);
+	raise_vector(sim, q);
+	return 0;
+}
+
+/* What a command's end says beside its completion. */
+static void tell(struct sim *sim, const struct sim_queue *q, uint32_t request, int status)
+{
+	if (status == MR_E_CANCELLED)
+		sim->counters.aborted++;
+	if (status == MR_E_MASK_LATE)
+		sim->counters.mask_late++;
+	if (!mr_sim_refuse(sim, status))
+		return;
+	mr_sim_log_error(&sim->log, q, request, status);
+	if (status == MR_E_DMA_FAULT || status == MR_E_DEVICE)
+		mr_sim_event(sim, MR_LPU_EVENT_ERROR, (uint32_t)-status);
+}
+
+void mr_sim_queue_complete(struct sim *sim, struct sim_queue *q, uint32_t request, int status,
+			   uint32_t result)
 {
 	struct mr_lpu_completion entry = {
 		.request = request,
@@ -127,10 +183,9 @@ static void complete(struct sim *sim, struct sim_queue *q, uint32_t request, int
 	};
 	uint64_t at = q->cq_iova + (uint64_t)(q->cq_tail % q->entries) * sizeof(entry);
 
-	if (mr_sim_refuse(sim, status))
-		mr_sim_log_error(&sim->log, q, request, status);
+	tell(sim, q, request, status);
 	if (mr_sim_dma_publish(&sim->dma, at, &entry, sizeof(entry))) {
-		sim->fatal = 1;
+		mr_sim_crash(sim, MR_LPU_CRASH_RING, q, at, "completion ring");
 		return;
 	}
 	q->cq_tail++;
@@ -163,29 +218,42 @@ int mr_sim_queue_run(struct sim *sim, struct sim_queue *q)
 	if (q->decode.active || q->score.active) {
 		int decodes = q->decode.active != 0;
 		uint32_t request = decodes ? q->decode.request : q->score.request;
-		status = decodes ? mr_sim_decode_step(sim, q, &result)
-				 : mr_sim_score_pass(sim, q, &result);
-		if (status != SIM_RUNNING)
-			complete(sim, q, request, status, result);
+		if (q->abort && decodes)
+			status = mr_sim_decode_abort(&q->decode, &result);
+		else if (q->abort)
+			status = mr_sim_score_abort(&q->score, &result);
+		else
+			status = decodes ? mr_sim_decode_step(sim, q, &result)
+					 : mr_sim_score_pass(sim, q, &result);
+		if (status != SIM_RUNNING) {
+			q->abort = 0;
+			mr_sim_queue_complete(sim, q, request, status, result);
+		}
 		return 1;
 	}
-	uint64_t at = q->sq_iova + (uint64_t)(q->sq_head % q->entries) * sizeof(cmd);
+	uint32_t place = q->sq_head % q->entries;
+	uint64_t at = q->sq_iova + (uint64_t)place * sizeof(cmd);
 	if (mr_sim_dma_read(&sim->dma, at, &cmd, sizeof(cmd))) {
-		sim->fatal = 1;
+		mr_sim_crash(sim, MR_LPU_CRASH_RING, q, at, "submission ring");
 		return 1;
 	}
 	q->sq_head++;
 	sim->counters.commands++;
 	q->opcode = cmd.head.opcode;
-	if (cmd.head.flags)
+	q->request = cmd.head.request;
+	if (q->aborted && q->aborted[place])
+		status = MR_E_CANCELLED;
+	else if (cmd.head.flags)
 		status = MR_E_INVALID;
 	else if (q->index == 0)
 		status = mr_sim_admin_command(sim, &cmd, &result);
 	else
 		status = mr_sim_io_command(sim, q, &cmd, &result);
+	if (q->aborted)
+		q->aborted[place] = 0;
 	/* QUEUE_DELETE or a fatal fault may have ended this queue. */
 	if (status != SIM_RUNNING && q->live)
-		complete(sim, q, cmd.head.request, status, result);
+		mr_sim_queue_complete(sim, q, cmd.head.request, status, result);
 	return 1;
 }
 
@@ -193,5 +261,8 @@ void mr_sim_queue_stop(struct sim *sim, struct sim_queue *q)
 {
 	mr_sim_decode_stop(&q->decode);
 	mr_sim_score_stop(&q->score);
+	free(q->aborted);
+	q->aborted = NULL;
+	q->abort = q->held = 0;
 	q->live = 0;
 }

@@ -74,6 +74,8 @@ uint32_t mr_sim_reg_read(struct sim *sim, uint32_t offset)
 		return load(&r->control);
 	case MR_LPU_REG_STATUS:
 		return load(&r->status);
+	case MR_LPU_REG_FATAL_CODE:
+		return load(&r->fatal_code);
 	case MR_LPU_REG_ADMIN_ENTRIES:
 		return load(&r->admin_entries);
 	case MR_LPU_REG_ADMIN_SQ_LO:
@@ -158,19 +160,6 @@ static void clear_doorbells(struct sim_regs *r)
 	}
 }
 
-void mr_sim_regs_reset(struct sim *sim)
-{
-	struct sim_regs *r = &sim->regs;
-	uint32_t *const words[] = {&r->control,     &r->admin_entries, &r->admin_sq[0],
-				   &r->admin_sq[1], &r->admin_cq[0],   &r->admin_cq[1]};
-
-	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
-		__atomic_store_n(words[i], 0, __ATOMIC_SEQ_CST);
-	clear_doorbells(r);
-	sim->fatal = 0;
-	__atomic_store_n(&r->status, 0, __ATOMIC_SEQ_CST);
-}
-
 static void enable(struct sim *sim)
 {
 	struct sim_regs *r = &sim->regs;
@@ -180,6 +169,8 @@ static void enable(struct sim *sim)
 
 	if (entries < MR_LPU_ADMIN_ENTRIES_MIN || entries > MR_LPU_ADMIN_ENTRIES_MAX ||
 	    entries & (entries - 1) || sq % 64 || cq % 64) {
+		mr_sim_crash(sim, MR_LPU_CRASH_ADMIN, NULL, 0, "admin registers");
+		__atomic_store_n(&r->fatal_code, MR_LPU_CRASH_ADMIN, __ATOMIC_SEQ_CST);
 		__atomic_store_n(&r->status, MR_LPU_STATUS_FATAL, __ATOMIC_SEQ_CST);
 		return;
 	}
@@ -189,17 +180,62 @@ static void enable(struct sim *sim)
 	q->entries = entries;
 	q->sq_iova = sq;
 	q->cq_iova = cq;
-	sim->fatal = 0;
+	if (sim->sense.crash.number != sim->sense.crash_heard)
+		mr_sim_event(sim, MR_LPU_EVENT_CRASH, sim->sense.crash.cause);
+	if (sim->firmware.told != sim->firmware.running)
+		mr_sim_event(sim, MR_LPU_EVENT_FIRMWARE, sim->firmware.running);
+	sim->firmware.told = sim->firmware.running;
 	__atomic_store_n(&r->status, MR_LPU_STATUS_READY, __ATOMIC_SEQ_CST);
+}
+
+static void disable(struct sim *sim)
+{
+	mr_sim_disable(sim);
+	__atomic_store_n(&sim->regs.fatal_code, 0, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&sim->regs.status, 0, __ATOMIC_SEQ_CST);
+}
+
+/* As after power-on, but for what counts since then. */
+static void reset_function(struct sim *sim)
+{
+	struct sim_regs *r = &sim->regs;
+	uint32_t *word[] = {&r->control,     &r->admin_entries, &r->admin_sq[0],
+			    &r->admin_sq[1], &r->admin_cq[0],   &r->admin_cq[1]};
+
+	for (size_t i = 0; i < sizeof(word) / sizeof(word[0]); i++)
+		__atomic_store_n(word[i], 0, __ATOMIC_SEQ_CST);
+	disable(sim);
+	mr_sim_program_drop(sim);
+	__atomic_store_n(&sim->function_reset, 0, __ATOMIC_SEQ_CST);
+}
+
+/* A RESET has completed: ENABLE goes back by itself. */
+static void reset_by_command(struct sim *sim)
+{
+	__atomic_store_n(&sim->regs.control, 0, __ATOMIC_SEQ_CST);
+	int drops = sim->reset_asked == MR_LPU_RESET_ALL;
+	disable(sim);
+	if (drops)
+		mr_sim_program_drop(sim);
 }
 
 int mr_sim_regs_poll(struct sim *sim)
 {
 	struct sim_regs *r = &sim->regs;
+
+	if (load(&sim->function_reset)) {
+		reset_function(sim);
+		return 1;
+	}
+	if (sim->reset_asked) {
+		reset_by_command(sim);
+		return 1;
+	}
 	uint32_t want = load(&r->control) & MR_LPU_CONTROL_ENABLE;
 	uint32_t status = load(&r->status);
 
 	if (sim->fatal && status == MR_LPU_STATUS_READY) {
+		__atomic_store_n(&r->fatal_code, sim->fatal, __ATOMIC_SEQ_CST);
 		__atomic_store_n(&r->status, MR_LPU_STATUS_READY | MR_LPU_STATUS_FATAL,
 				 __ATOMIC_SEQ_CST);
 		return 1;
@@ -209,8 +245,7 @@ int mr_sim_regs_poll(struct sim *sim)
 		return 1;
 	}
 	if (!want && status) {
-		mr_sim_disable(sim);
-		__atomic_store_n(&r->status, 0, __ATOMIC_SEQ_CST);
+		disable(sim);
 		return 1;
 	}
 	return 0;

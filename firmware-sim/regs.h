@@ -15,7 +15,7 @@ struct sim_doorbells {
 } __attribute__((aligned(64)));
 
 struct sim_regs {
-	uint32_t control, status, heartbeat, refused;
+	uint32_t control, status, heartbeat, refused, fatal_code;
 	uint32_t admin_entries;
 	uint32_t admin_sq[2], admin_cq[2]; /* low, high */
 	uint8_t *bar2;                     /* MR_LPU_DOORBELL_STRIDE bytes a queue */
@@ -39,9 +39,7 @@ uint32_t mr_sim_reg_read(struct sim *sim, uint32_t offset);
 void mr_sim_reg_write(struct sim *sim, uint32_t offset, uint32_t value);
 void mr_sim_doorbell(struct sim *sim, uint32_t queue, uint32_t offset, uint32_t value);
 
-/* The device's thread: all registers and doorbells as after power-on. */
-void mr_sim_regs_reset(struct sim *sim);
-/* The device's thread: acts on a change of CONTROL. Returns 1 where there was one. */
+/* The device's thread: acts on a change of CONTROL, and on resets. Returns 1 where there was one. */
 int mr_sim_regs_poll(struct sim *sim);
 
 #endif /* MR_FIRMWARE_SIM_REGS_H */

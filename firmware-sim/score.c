@@ -63,6 +63,13 @@ int mr_sim_score_begin(struct sim *sim, struct sim_queue *q, const struct mr_lpu
 	return SIM_RUNNING;
 }
 
+int mr_sim_score_abort(struct sim_score *s, uint32_t *result)
+{
+	*result = s->done;
+	release(s);
+	return MR_E_CANCELLED;
+}
+
 static uint32_t smaller(uint32_t a, uint32_t b)
 {
 	return a < b ? a : b;

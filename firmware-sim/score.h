@@ -30,6 +30,8 @@ void mr_sim_score_stop(struct sim_score *s);
 
 /* Checks a SCORE whole, then SIM_RUNNING, or why it is refused. */
 int mr_sim_score_begin(struct sim *sim, struct sim_queue *q, const struct mr_lpu_cmd_score *cmd);
+/* Ends the SCORE under way: MR_E_CANCELLED; *result = records made. */
+int mr_sim_score_abort(struct sim_score *s, uint32_t *result);
 /* 1 = there is record credit for the next pass. */
 int mr_sim_score_ready(struct sim *sim, struct sim_queue *q);
 /* One pass. SIM_RUNNING, 0 at the end, or why it ended early; *result = records made. */

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <sodium.h>
 
@@ -54,9 +55,20 @@ static int port_irq(void *ctx, uint32_t vector, int fd)
 	return 0;
 }
 
+/* Asks the device's thread, which may be in a step. */
 static int port_reset(void *ctx)
 {
-	return mr_sim_mail_reset(ctx);
+	const struct timespec nap = {.tv_nsec = 100000};
+	struct sim *sim = ctx;
+
+	__atomic_store_n(&sim->function_reset, 1, __ATOMIC_SEQ_CST);
+	mr_sim_wake(sim);
+	for (int i = 0; i < 100000; i++) {
+		if (!__atomic_load_n(&sim->function_reset, __ATOMIC_SEQ_CST))
+			return 0;
+		nanosleep(&nap, NULL);
+	}
+	return MR_E_TIMEOUT;
 }
 
 static void destroy(struct sim *sim)
@@ -64,6 +76,7 @@ static void destroy(struct sim *sim)
 	mr_sim_regs_fini(&sim->regs);
 	pthread_mutex_destroy(&sim->mail.lock);
 	mr_sim_program_drop(sim);
+	mr_sim_firmware_stop(&sim->firmware);
 	mr_sim_sram_fini(&sim->sram);
 	mr_sim_dma_fini(&sim->dma);
 	free(sim->chip_text);
@@ -167,6 +180,8 @@ int mr_sim_create(const struct mr_sim_options *options, struct mr_lpu_port *port
 	}
 	pthread_mutex_init(&sim->mail.lock, NULL);
 	mr_sim_log_start(&sim->log);
+	mr_sim_features_reset(&sim->features);
+	mr_sim_firmware_start(&sim->firmware);
 	status = init(sim, options);
 	if (!status)
 		status = mr_sim_regs_init(&sim->regs);

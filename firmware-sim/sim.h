@@ -51,4 +51,14 @@ int mr_sim_poke(const struct mr_lpu_port *port, uint32_t chip, uint64_t address,
 /* Applies struct mr_sim_options.fault to the active program, now. MR_E_INVALID, MR_E_NOT_ACTIVE, MR_E_NOT_FOUND. */
 int mr_sim_damage(const struct mr_lpu_port *port, const char *fault);
 
+/*
+ * What the device's hardware feels, for @port as mr_sim_create made it; any thread, while it runs. Until told,
+ * nothing has a temperature, draws power or loses bits, and the logs say 0.
+ */
+void mr_sim_sense(const struct mr_lpu_port *port, uint32_t temperature_mk, uint32_t power_mw);
+/* So many more words of SRAM were wrong: corrected, or not. */
+void mr_sim_ecc(const struct mr_lpu_port *port, uint64_t corrected, uint64_t uncorrected);
+/* The firmware asserts: a crash dump and STATUS.FATAL. */
+void mr_sim_assert(const struct mr_lpu_port *port);
+
 #endif /* MR_FIRMWARE_SIM_SIM_H */

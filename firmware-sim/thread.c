@@ -30,11 +30,13 @@ void mr_sim_wake(struct sim *sim)
 
 static int turn(struct sim *sim)
 {
-	int work = mr_sim_mail_poll(sim) | mr_sim_regs_poll(sim);
+	int work = mr_sim_mail_poll(sim) | mr_sim_regs_poll(sim) | mr_sim_sense_run(sim);
 
 	for (uint32_t i = 0; i <= SIM_IO_QUEUES && !sim->fatal; i++)
 		if (mr_sim_queue_ready(sim, &sim->queue[i]))
 			work |= mr_sim_queue_run(sim, &sim->queue[i]);
+	if (!sim->fatal)
+		mr_sim_events_run(sim);
 	__atomic_store_n(&sim->regs.heartbeat, sim->regs.heartbeat + 1, __ATOMIC_RELAXED);
 	return work;
 }
@@ -45,7 +47,12 @@ static int must_run(struct sim *sim)
 	uint32_t status = __atomic_load_n(&sim->regs.status, __ATOMIC_SEQ_CST);
 
 	if (__atomic_load_n(&sim->stop, __ATOMIC_SEQ_CST) || !want != !status ||
-	    __atomic_load_n(&sim->mail.kind, __ATOMIC_SEQ_CST))
+	    __atomic_load_n(&sim->mail.kind, __ATOMIC_SEQ_CST) ||
+	    __atomic_load_n(&sim->function_reset, __ATOMIC_SEQ_CST) || sim->reset_asked ||
+	    __atomic_load_n(&sim->sense.changed, __ATOMIC_SEQ_CST) ||
+	    (sim->fatal && !(status & MR_LPU_STATUS_FATAL)))
+		return 1;
+	if (!sim->fatal && mr_sim_events_ready(sim))
 		return 1;
 	for (uint32_t i = 0; i <= SIM_IO_QUEUES && !sim->fatal; i++)
 		if (mr_sim_queue_ready(sim, &sim->queue[i]))
@@ -54,28 +61,41 @@ static int must_run(struct sim *sim)
 }
 
 /*
- * How long to sleep after @idle_us without work. A bound, so that the heartbeat goes on beating. Doorbells that
- * another process stores to BAR2 wake nobody: there the device sleeps an eighth of the time that it has had
- * nothing to do, so that a wait grows by no more than that, and 1 ms at most.
+ * Microseconds to sleep at most after @idle_us without work: the heartbeat goes on beating, and held vectors are
+ * raised in time. Doorbells that another process stores to BAR2 wake nobody: there the device sleeps an eighth of
+ * the time that it has had nothing to do, so that a wait grows by no more than that, and 1 ms at most.
  */
-static long nap_ns(struct sim *sim, uint64_t idle_us)
+static uint64_t bound_us(struct sim *sim, uint64_t idle_us)
 {
-	if (!__atomic_load_n(&sim->regs.polled, __ATOMIC_RELAXED))
-		return 100000000;
-	return idle_us < 8000 ? (long)(idle_us * 125) : 1000000;
+	uint64_t bound = sim->features.heartbeat_ms * 500ull, now = mr_sim_now_us();
+
+	if (bound > 100000)
+		bound = 100000;
+	uint64_t nap = idle_us < 8000 ? idle_us / 8 : 1000;
+	if (__atomic_load_n(&sim->regs.polled, __ATOMIC_RELAXED) && bound > nap)
+		bound = nap;
+	for (uint32_t i = 0; i <= SIM_IO_QUEUES; i++) {
+		uint64_t left = mr_sim_queue_timer(sim, &sim->queue[i], now);
+		if (left && left < bound)
+			bound = left;
+	}
+	return bound;
 }
 
 static void park(struct sim *sim, uint64_t idle_us)
 {
-	const struct timespec bound = {.tv_nsec = nap_ns(sim, idle_us)};
+	uint64_t us = bound_us(sim, idle_us);
+	const struct timespec bound = {.tv_nsec = (long)us * 1000};
 
 	__atomic_store_n(&sim->parked, 1, __ATOMIC_SEQ_CST); /* [B] */
+	mr_sim_shadow_asleep(sim, 1);
 	if (!must_run(sim))
 		futex(&sim->parked, FUTEX_WAIT_PRIVATE, 1, &bound);
 	__atomic_store_n(&sim->parked, 0, __ATOMIC_SEQ_CST);
+	mr_sim_shadow_asleep(sim, 0);
 }
 
-static uint64_t now_us(void)
+uint64_t mr_sim_now_us(void)
 {
 	struct timespec t;
 
@@ -86,7 +106,7 @@ static uint64_t now_us(void)
 static void *run(void *arg)
 {
 	struct sim *sim = arg;
-	uint64_t worked = now_us();
+	uint64_t worked = mr_sim_now_us();
 
 	prctl(PR_SET_TIMERSLACK, 1000ul); /* naps of microseconds, not of 50 more */
 	mr_numerics_enter();
@@ -95,7 +115,7 @@ static void *run(void *arg)
 			worked = 0;
 			continue;
 		}
-		uint64_t now = now_us();
+		uint64_t now = mr_sim_now_us();
 		if (!worked)
 			worked = now;
 		if (now - worked < sim->spin_us) {

@@ -26,16 +26,16 @@ double bench_median(double *values, uint32_t n)
 void bench_cpu_csv_head(const struct bench_cpu_options *o)
 {
 	if (o->csv)
-		fprintf(o->csv, "table,name,engine,threads,run,unit,value,of_roof\n");
+		fprintf(o->csv, "table,name,engine,threads,run,unit,value,of_roof,class\n");
 }
 
 void bench_cpu_csv(const struct bench_cpu_options *o, const char *table, const char *name,
 		   const char *engine, uint32_t threads, uint32_t run, const char *unit,
-		   double value, double of_roof)
+		   double value, double of_roof, const char *class)
 {
 	if (o->csv)
-		fprintf(o->csv, "%s,%s,%s,%u,%u,%s,%.6g,%.4f\n", table, name, engine, threads, run,
-			unit, value, of_roof);
+		fprintf(o->csv, "%s,%s,%s,%u,%u,%s,%.6g,%.4f,%s\n", table, name, engine, threads,
+			run, unit, value, of_roof, class);
 }
 
 static int wanted(const struct bench_cpu_options *o, const char *table)
@@ -66,7 +66,7 @@ static int roofs(const struct bench_cpu_options *o, const struct mr_kernels *ker
 		for (uint32_t i = 0; i < o->runs && !status; i++) {
 			rate[i] = bench_buffer_read(buffer, team);
 			bench_cpu_csv(o, "roof", "read", "read", o->threads[t], i, "bytes/s",
-				      rate[i], 1);
+				      rate[i], 1, "");
 		}
 		bench_team_end(team);
 		if (status)
@@ -130,8 +130,8 @@ static void print_company(const struct cpu_time *from, uint64_t p99_ns, uint64_t
 
 int bench_cpu(const struct bench_cpu_options *o)
 {
-	const struct mr_kernels *kern = mr_kernels_select(o->kernels);
-	struct mr_model *model = tool_model_open(o->model_path);
+	const struct mr_kernels *kern = tool_kernels(o->kernels);
+	struct mr_model *model = kern ? tool_model_open(o->model_path) : NULL;
 	struct bench_roofs one = {0};
 	struct cpu_time before = cpu_time();
 	struct tool_hiccup *meter;
@@ -140,15 +140,12 @@ int bench_cpu(const struct bench_cpu_options *o)
 
 	if (!model)
 		return TOOL_FAILED;
-	if (!kern) {
-		fprintf(stderr, "millrace: bench cpu: this CPU has no path '%s'\n",
-			o->kernels ? o->kernels : getenv("MR_CPU"));
-		mr_model_close(model);
-		return TOOL_FAILED;
-	}
 	bench_cpu_csv_head(o);
 	meter = tool_hiccup_start();
-	printf("cpu      %s, kernels %s, class D throughout, %u runs\n", model->name, kern->name,
+	printf("cpu      %s, kernels %s, numerics %s: prompts in %s, %u runs\n", model->name,
+	       kern->name, tool_numerics_name(o->numerics),
+	       kern->prompt && o->numerics != MR_NUMERICS_STRICT ? kern->prompt->numerics
+								 : kern->numerics,
 	       o->runs);
 	status = roofs(o, kern, bench_weight_bytes(model), &one);
 	if (!status && wanted(o, "kernels"))

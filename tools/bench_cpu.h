@@ -22,7 +22,8 @@ struct mr_team;
 
 struct bench_cpu_options {
 	const char *model_path;
-	const char *kernels;                /* path; NULL = the widest */
+	const char *kernels; /* path; NULL = the widest */
+	enum mr_numerics numerics;
 	const char *peers[BENCH_PEERS_MAX]; /* commands that speak bench_peer.h */
 	uint32_t peer_count;
 	uint32_t runs;
@@ -45,7 +46,7 @@ struct bench_end {
 void bench_cpu_csv_head(const struct bench_cpu_options *o);
 void bench_cpu_csv(const struct bench_cpu_options *o, const char *table, const char *name,
 		   const char *engine, uint32_t threads, uint32_t run, const char *unit,
-		   double value, double of_roof);
+		   double value, double of_roof, const char *class);
 
 /* Median of @n values, which it sorts. */
 double bench_median(double *values, uint32_t n);

@@ -58,19 +58,28 @@ static double bytes_of(const struct world *w, const struct bench_end *e)
 	return e->steps * (w->weight_bytes + e->batch * positions * w->kv_bytes);
 }
 
+/* The numeric class of a row of ours; a first token is a prompt and a step. */
+static const char *class_of(const struct world *w, const struct bench_end *e)
+{
+	const struct mr_caps *caps = &w->ours.dev->caps;
+
+	return e->prefill ? caps->class_prefill : caps->class_decode;
+}
+
 static void add(const struct world *w, const struct bench_end *e, const char *engine,
-		double seconds, double roof, struct rows *r)
+		const char *class, double seconds, double roof, struct rows *r)
 {
 	double rate = tokens_of(e) / seconds, of_roof = bytes_of(w, e) / seconds / roof;
 
 	bench_cpu_csv(w->o, "ends", e->name, engine, w->threads, r->n,
-		      e->first ? "first/s" : "tokens/s", rate, of_roof);
+		      e->first ? "first/s" : "tokens/s", rate, of_roof, class);
 	r->rate[r->n] = rate;
 	r->of_roof[r->n++] = of_roof;
 }
 
-static void print_row(const struct bench_end *e, const char *engine, uint32_t threads,
-		      struct rows *r, const struct rows *ours)
+/* @class: of ours, NULL for a peer's */
+static void print_row(const struct bench_end *e, const char *engine, const char *class,
+		      uint32_t threads, struct rows *r, const struct rows *ours)
 {
 	double low = r->rate[0], high = low, median;
 
@@ -88,7 +97,9 @@ static void print_row(const struct bench_end *e, const char *engine, uint32_t th
 		printf(" %4.0f%%", 100 * bench_median(r->of_roof, r->n));
 	else
 		printf("     -");
-	if (r != ours)
+	if (class)
+		printf("  class %s", class);
+	else
 		printf("  %5.2fx", ours->rate[ours->n / 2] / median); /* sorted by its own row */
 	putchar('\n');
 	fflush(stdout);
@@ -116,21 +127,23 @@ static int run_end(struct world *w, const struct bench_end *e)
 		roof = bench_buffer_read(w->buffer, w->team);
 		bench_team_end(w->team);
 		w->team = NULL;
-		bench_cpu_csv(w->o, "roof", e->name, "read", w->threads, i, "bytes/s", roof, 1);
+		bench_cpu_csv(w->o, "roof", e->name, "read", w->threads, i, "bytes/s", roof, 1, "");
 		status = bench_ours_run(&w->ours, e, &seconds);
 		if (!status)
-			add(w, e, name, seconds, roof, &ours);
+			add(w, e, name, class_of(w, e), seconds, roof, &ours);
 		for (uint32_t p = 0; p < w->o->peer_count; p++)
 			if (!bench_peer_run(w->peers[p], e, &seconds))
-				add(w, e, bench_peer_name(w->peers[p]), seconds, roof, &peer[p]);
+				add(w, e, bench_peer_name(w->peers[p]), "", seconds, roof,
+				    &peer[p]);
 	}
 	bench_ours_release(&w->ours);
 	if (status || !ours.n)
 		return status ? status : MR_E_CANCELLED;
-	print_row(e, name, w->threads, &ours, &ours);
+	print_row(e, name, class_of(w, e), w->threads, &ours, &ours);
 	for (uint32_t p = 0; p < w->o->peer_count; p++)
 		if (peer[p].n)
-			print_row(e, bench_peer_name(w->peers[p]), w->threads, &peer[p], &ours);
+			print_row(e, bench_peer_name(w->peers[p]), NULL, w->threads, &peer[p],
+				  &ours);
 	return 0;
 }
 
@@ -153,6 +166,7 @@ static int open_world(struct world *w)
 		.context = 1536,
 		.kv_tokens = 64 * 288,
 		.kernels = o->kernels,
+		.numerics = o->numerics,
 		.cpu = -1,
 		.threads = w->threads,
 	};

@@ -15,6 +15,7 @@
 #define COLD_BYTES (96u << 20) /* larger than any cache that matters, about the model's size */
 #define ROWS_MAX   64u
 #define POSITIONS  1024u
+#define OTHER_COLS 1024u
 
 struct bench {
 	const struct bench_cpu_options *o;
@@ -47,20 +48,45 @@ static double now_s(void)
 		bench_median(took, (b)->o->runs);                   \
 	})
 
-static void row(const struct bench *b, const char *name, const char *unit, double value,
-		double scale, double of_roof, const char *roof)
+static void row_of(const struct bench *b, const char *class, const char *name, const char *unit,
+		   double value, double scale, double of_roof, const char *roof)
 {
-	bench_cpu_csv(b->o, "kernels", name, b->kern->name, 1, 0, unit, value, of_roof);
+	bench_cpu_csv(b->o, "kernels", name, b->kern->name, 1, 0, unit, value, of_roof, class);
 	printf("  %-28s %8.1f %s", name, value * scale, unit);
 	if (roof)
 		printf(" = %.0f%% of %s", 100 * of_roof, roof);
 	putchar('\n');
 }
 
-/* @n rows times a matrix of @bytes; one row streams, many compute. */
-static void product(const struct bench *b, enum mr_packing packing, const char *format, uint32_t n)
+static void row(const struct bench *b, const char *name, const char *unit, double value,
+		double scale, double of_roof, const char *roof)
 {
+	row_of(b, b->kern->numerics, name, unit, value, scale, of_roof, roof);
+}
+
+/* The product of prompts in class P. The weights' bits do not matter to its speed. */
+static void product_p(const struct bench *b, uint32_t n)
+{
+	const struct mr_kernels *p = b->kern->prompt;
 	uint32_t cols = b->s->width;
+	uint32_t rows = (uint32_t)((2u << 20) / mr_pack_bytes(MR_PACK_BF16_TILES, 16, cols)) * 16;
+	struct mr_matrix m = {b->cold, rows, cols, MR_PACK_BF16_TILES};
+	struct mr_q8 q = b->q8;
+	char name[64];
+	double s;
+
+	q.rows = n;
+	q.cols = cols;
+	p->quantize(b->x, &q);
+	s = TIME(b, p->matmul(&m, &q, b->y, rows, 0, rows, NULL));
+	snprintf(name, sizeof(name), "product %s, %u rows", p->numerics, n);
+	row_of(b, p->numerics, name, "GMAC/s", (double)n * rows * cols / s, 1e-9, 0, NULL);
+}
+
+/* @n rows times a matrix of @bytes; one row streams, many compute. */
+static void product(const struct bench *b, enum mr_packing packing, const char *format,
+		    uint32_t cols, uint32_t n)
+{
 	size_t group = mr_pack_bytes(packing, 16, cols);
 	uint32_t rows = (uint32_t)((n == 1 ? COLD_BYTES : 1u << 20) / group) * 16;
 	struct mr_matrix m = {b->cold, rows, cols, packing};
@@ -71,6 +97,7 @@ static void product(const struct bench *b, enum mr_packing packing, const char *
 	q.rows = n;
 	q.cols = cols;
 	b->kern->quantize(b->x, &q);
+	q.x = b->x; /* as float weights take it */
 	s = TIME(b, b->kern->matmul(&m, &q, b->y, rows, 0, rows, NULL));
 	snprintf(name, sizeof(name), "product %s, %u row%s", format, n, n > 1 ? "s" : "");
 	if (n == 1)
@@ -140,7 +167,16 @@ static void small(const struct bench *b)
 int bench_cpu_kernels(const struct bench_cpu_options *o, const struct mr_kernels *kern,
 		      const struct mr_shape *shape, const struct bench_roofs *one)
 {
-	size_t widest = shape->ffn > shape->width ? shape->ffn : shape->width;
+	static const uint32_t counts[] = {1, 8, 16, 32, 64};
+	static const struct {
+		enum mr_packing packing;
+		const char *name;
+	} others[] = {{MR_PACK_Q4_0X16, "Q4_0"}, {MR_PACK_Q4_KX16, "Q4_K"},
+		      {MR_PACK_Q5_KX16, "Q5_K"}, {MR_PACK_Q6_KX16, "Q6_K"},
+		      {MR_PACK_F16X16, "F16"},   {MR_PACK_BF16X16, "BF16"},
+		      {MR_PACK_F32X16, "F32"}};
+	size_t width = shape->ffn > shape->width ? shape->ffn : shape->width;
+	size_t widest = width > OTHER_COLS ? width : OTHER_COLS;
 	size_t floats = COLD_BYTES / 8; /* rows of one product times ROWS_MAX, and the vocabulary */
 	struct bench b = {.o = o, .kern = kern, .s = shape, .one = one};
 
@@ -152,14 +188,20 @@ int bench_cpu_kernels(const struct bench_cpu_options *o, const struct mr_kernels
 	b.q8.q = aligned_alloc(64, ROWS_MAX * widest);
 	b.q8.scale = aligned_alloc(64, ROWS_MAX * widest);
 	b.q8.sum = aligned_alloc(64, ROWS_MAX * widest);
-	if (b.cold && b.x && b.y && b.q8.q && b.q8.scale && b.q8.sum) {
+	b.q8.bf16 = aligned_alloc(64, ROWS_MAX * widest * sizeof(uint16_t));
+	if (b.cold && b.x && b.y && b.q8.q && b.q8.scale && b.q8.sum && b.q8.bf16) {
 		memset(b.cold, 0x11, COLD_BYTES);
 		for (size_t i = 0; i < floats; i++)
 			b.x[i] = (float)(i * 2654435761u % 2001) / 1000.0f - 1.0f;
-		for (uint32_t n = 1; n <= ROWS_MAX; n *= 8) {
-			product(&b, MR_PACK_Q4_1X16, "Q4_1", n);
-			product(&b, MR_PACK_Q8_0X16, "Q8_0", n);
+		for (size_t i = 0; i < sizeof(counts) / sizeof(*counts); i++) {
+			product(&b, MR_PACK_Q4_1X16, "Q4_1", shape->width, counts[i]);
+			product(&b, MR_PACK_Q8_0X16, "Q8_0", shape->width, counts[i]);
+			if (kern->prompt)
+				product_p(&b, counts[i]);
 		}
+		/* The other types, whatever the model's: a lone row of 1,024 columns. */
+		for (size_t i = 0; i < sizeof(others) / sizeof(*others); i++)
+			product(&b, others[i].packing, others[i].name, OTHER_COLS, 1);
 		attention(&b);
 		small(&b);
 	}
@@ -169,5 +211,6 @@ int bench_cpu_kernels(const struct bench_cpu_options *o, const struct mr_kernels
 	free(b.q8.q);
 	free(b.q8.scale);
 	free(b.q8.sum);
+	free(b.q8.bf16);
 	return b.cold && b.x && b.y ? 0 : MR_E_NO_MEMORY;
 }

@@ -188,7 +188,7 @@ static void arithmetic_256(double *i8, double *f32)
 
 void bench_arithmetic(const struct mr_kernels *kern, double *int8_macs_s, double *float_macs_s)
 {
-	if (!strcmp(kern->name, "avx512"))
+	if (strcmp(kern->name, "scalar") && strcmp(kern->name, "avx2"))
 		arithmetic_512(int8_macs_s, float_macs_s);
 	else
 		arithmetic_256(int8_macs_s, float_macs_s);

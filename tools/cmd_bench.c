@@ -387,6 +387,7 @@ static int run_cpu(struct bench_options *o)
 		return TOOL_USAGE;
 	}
 	c->kernels = o->devices.kernels;
+	c->numerics = o->devices.numerics;
 	c->no_huge = o->devices.no_huge;
 	c->runs = o->runs;
 	c->threads[0] = 1;

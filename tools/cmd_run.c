@@ -451,6 +451,10 @@ static void print_json(struct run *run)
 	json_object_object_add(o, "prefill",
 			       json_object_new_string(run->devices.prefill->caps.name));
 	json_object_object_add(o, "decode", json_object_new_string(run->devices.decode->caps.name));
+	json_object_object_add(o, "class_prefill",
+			       json_object_new_string(run->devices.prefill->caps.class_prefill));
+	json_object_object_add(o, "class_decode",
+			       json_object_new_string(run->devices.decode->caps.class_decode));
 	json_object_object_add(o, "status", json_object_new_string(mr_status_name(end->status)));
 	json_object_object_add(o, "finish", json_object_new_string(finish_name(end->finish)));
 	json_object_object_add(o, "prompt_tokens", json_object_new_int64(end->prompt_tokens));

@@ -452,11 +452,13 @@ static void announce_json(const struct serve *s, const char *model)
 {
 	const struct serve_options *o = &s->options;
 	struct json_object *root = json_object_new_object();
-	const char *const names[] = {"model", "prefill", "decode"};
-	const char *const texts[] = {model, s->devices.prefill->caps.name,
-				     s->devices.decode->caps.name};
+	const struct mr_caps *prefill = &s->devices.prefill->caps;
+	const struct mr_caps *decode = &s->devices.decode->caps;
+	const char *const names[] = {"model", "prefill", "decode", "class_prefill", "class_decode"};
+	const char *const texts[] = {model, prefill->name, decode->name, prefill->class_prefill,
+				     decode->class_decode};
 
-	for (int i = 0; i < 3; i++)
+	for (int i = 0; i < 5; i++)
 		json_object_object_add(root, names[i], json_object_new_string(texts[i]));
 	json_object_object_add(root, "context", json_object_new_int64(mr_sched_context(s->sched)));
 	json_object_object_add(root, "ring", o->ring ? json_object_new_string(o->ring) : NULL);
@@ -476,7 +478,7 @@ static void announce(const struct serve *s)
 	const struct serve_options *o = &s->options;
 	const char *model = s->model->name[0] ? s->model->name : "a model";
 	const char *port = o->memif ? o->memif : o->vdev ? o->vdev : "the first port";
-	char listen[512] = "";
+	char listen[512] = "", numerics[160];
 
 	if (o->ring)
 		snprintf(listen, sizeof(listen), "; ring %s", o->ring);
@@ -487,6 +489,8 @@ static void announce(const struct serve *s)
 	fprintf(stderr, "millrace: serving %s: prefill %s, decode %s, context %u%s\n", model,
 		s->devices.prefill->caps.name, s->devices.decode->caps.name,
 		mr_sched_context(s->sched), listen);
+	tool_numerics_line(o->devices.numerics, &s->devices, numerics, sizeof(numerics));
+	fprintf(stderr, "millrace: %s\n", numerics);
 	if (o->json)
 		announce_json(s, model);
 	mr_counters_describe(model, listen + 2);

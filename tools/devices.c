@@ -3,6 +3,7 @@
  * Opens what a command's device options name: the arena, the prefill device and the decode device, both loaded
  * with the model. The one place in tools/ that knows backends.
  */
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -17,6 +18,7 @@
 #include "driver/model/model.h"
 #include "driver/nil/nil.h"
 #include "firmware-sim/sim.h"
+#include "kernels/cpu/kernels.h"
 #include "tools/tools.h"
 
 #define VFIO_USER "vfio-user:"
@@ -104,6 +106,7 @@ static int open_cpu(const struct tool_devices_options *o, struct mr_arena *arena
 		.slots = o->slots,
 		.context = o->context,
 		.kernels = o->kernels,
+		.numerics = o->numerics,
 		.cpu = -1,
 		.threads = o->threads ? o->threads : default_threads(o, lpu),
 	};
@@ -227,6 +230,7 @@ static int open_lpu(const struct tool_devices_options *o, struct mr_arena *arena
 		.arena = arena,
 		.slots = o->slots,
 		.context = o->context,
+		.log = on_log,
 	};
 	int status = is_vfio_user(o) ? open_vfio_user(o, &options.bus)
 		     : is_vfio(o)    ? open_vfio(o, &options.bus)
@@ -260,6 +264,48 @@ static int load(const struct tool_devices_options *o, const struct mr_model *mod
 	return status;
 }
 
+const struct mr_kernels *tool_kernels(const char *name)
+{
+	const struct mr_kernels *kern = mr_kernels_select(name);
+	const char *from = name ? "" : " (MR_CPU)";
+
+	if (kern)
+		return kern;
+	fprintf(stderr, "millrace: kernels '%s'%s: this CPU has none of that name; it has",
+		name ? name : getenv("MR_CPU"), from);
+	for (int i = 0; mr_kernels_all[i]; i++)
+		if (mr_kernels_runnable(mr_kernels_all[i]))
+			fprintf(stderr, " %s", mr_kernels_all[i]->name);
+	fprintf(stderr, " (%s)\n", mr_status_name(MR_E_NOT_SUPPORTED));
+	return NULL;
+}
+
+void tool_numerics_line(enum mr_numerics numerics, const struct tool_devices *devices, char *out,
+			size_t bytes)
+{
+	const struct mr_caps *prefill = &devices->prefill->caps, *decode = &devices->decode->caps;
+	char held[48] = "";
+
+	if (prefill->class_bytes)
+		snprintf(held, sizeof(held), " (%.0f MB of weights for them)",
+			 (double)prefill->class_bytes / 1e6);
+	snprintf(out, bytes, "numerics %s: prompts in %s%s, generated tokens in %s",
+		 tool_numerics_name(numerics), prefill->class_prefill, held, decode->class_decode);
+}
+
+/* Who asked for a class P and has none should know. */
+static void say_numerics(const struct tool_devices_options *o, const struct tool_devices *out)
+{
+	const struct mr_caps *caps = &out->prefill->caps;
+
+	if (o->numerics_asked && o->numerics != MR_NUMERICS_STRICT &&
+	    strncmp(caps->class_prefill, "P-", 2))
+		fprintf(stderr,
+			"millrace: --numerics=%s: %s has no class P; all is in class %s, as with "
+			"strict\n",
+			tool_numerics_name(o->numerics), caps->name, caps->class_prefill);
+}
+
 int tool_devices_open(const struct tool_devices_options *o, const struct mr_model *model,
 		      struct tool_devices *out)
 {
@@ -268,6 +314,8 @@ int tool_devices_open(const struct tool_devices_options *o, const struct mr_mode
 	int status;
 
 	memset(out, 0, sizeof(*out));
+	if (strcmp(name, "nil") && !tool_kernels(o->kernels))
+		return MR_E_NOT_SUPPORTED;
 	status = open_arena(o, lpu ? device_node(o) : -1, &out->arena);
 	if (!status && lpu)
 		status = open_lpu(o, out->arena, &out->decode);
@@ -288,6 +336,8 @@ int tool_devices_open(const struct tool_devices_options *o, const struct mr_mode
 		status = load(o, model, out->prefill, NULL);
 	if (status)
 		tool_devices_close(out);
+	else
+		say_numerics(o, out);
 	return status;
 }
 

@@ -23,6 +23,30 @@ int tool_parse_number(const char *option, const char *text, uint64_t min, uint64
 	return -1;
 }
 
+static const char *const numerics[] = {
+	[MR_NUMERICS_EXACT] = "exact",
+	[MR_NUMERICS_STRICT] = "strict",
+	[MR_NUMERICS_FAST] = "fast",
+};
+
+const char *tool_numerics_name(enum mr_numerics n)
+{
+	return numerics[n];
+}
+
+static int parse_numerics(const char *value, struct tool_devices_options *out)
+{
+	for (int n = MR_NUMERICS_EXACT; n <= MR_NUMERICS_FAST; n++) {
+		if (strcmp(value, numerics[n]))
+			continue;
+		out->numerics = (enum mr_numerics)n;
+		out->numerics_asked = 1;
+		return 1;
+	}
+	fprintf(stderr, "millrace: --numerics is exact, strict or fast, not '%s'\n", value);
+	return -1;
+}
+
 int tool_device_option(int option, const char *value, struct tool_devices_options *out)
 {
 	uint64_t n;
@@ -38,6 +62,8 @@ int tool_device_option(int option, const char *value, struct tool_devices_option
 	case TOOL_OPT_KERNELS:
 		out->kernels = value;
 		return 1;
+	case TOOL_OPT_NUMERICS:
+		return parse_numerics(value, out);
 	case TOOL_OPT_THREADS:
 		if (tool_parse_number("--threads", value, 1, 256, &n))
 			return -1;

@@ -12,6 +12,8 @@
 #include "driver/device.h"
 #include "driver/mem/arena.h"
 
+struct mr_kernels;
+
 /* A command of the program. The linker gathers them, so that adding a file adds a command. */
 struct tool_command {
 	const char *name;
@@ -37,6 +39,8 @@ struct tool_devices_options {
 	uint32_t chips;      /* of the simulated LPU; 0 = 2 */
 	const char *
 		fault; /* "sram-zero=TENSOR", ...: of the simulated LPU (firmware-sim/sim.h); NULL = none */
+	enum mr_numerics numerics; /* of the CPU backend */
+	int numerics_asked;        /* by name: say so where there is nothing to choose */
 	uint32_t threads; /* of the CPU backend; 0 = as many as suit it (tools/devices.c) */
 	uint32_t slots, context;
 	int loop_busy; /* the caller's loop never sleeps: leave it a core */
@@ -53,26 +57,28 @@ struct tool_devices_options {
  */
 enum {
 	TOOL_OPT_DEVICE = 0x100,
-	TOOL_OPT_LPU,
 	TOOL_OPT_KERNELS,
+	TOOL_OPT_NUMERICS,
 	TOOL_OPT_THREADS,
 	TOOL_OPT_CHIP,
 	TOOL_OPT_CHIPS,
 	TOOL_OPT_FAULT,
+	TOOL_OPT_LPU,
 	TOOL_OPT_NO_HUGE,
 	TOOL_OPT_OWN = 0x200 /* a command's own long options start here */
 };
 /* clang-format off: a list of initialisers, not a block of code */
-#define TOOL_DEVICE_LONG_OPTIONS                                        \
-	{"device", required_argument, NULL, TOOL_OPT_DEVICE},           \
-		{"lpu", required_argument, NULL, TOOL_OPT_LPU},         \
-		{"kernels", required_argument, NULL, TOOL_OPT_KERNELS}, \
-		{"threads", required_argument, NULL, TOOL_OPT_THREADS}, \
-		{"chip", required_argument, NULL, TOOL_OPT_CHIP},       \
-		{"chips", required_argument, NULL, TOOL_OPT_CHIPS},     \
-		{"fault", required_argument, NULL, TOOL_OPT_FAULT},     \
-	{                                                               \
-		"no-huge", no_argument, NULL, TOOL_OPT_NO_HUGE          \
+#define TOOL_DEVICE_LONG_OPTIONS                                          \
+	{"device", required_argument, NULL, TOOL_OPT_DEVICE},             \
+		{"kernels", required_argument, NULL, TOOL_OPT_KERNELS},   \
+		{"numerics", required_argument, NULL, TOOL_OPT_NUMERICS}, \
+		{"threads", required_argument, NULL, TOOL_OPT_THREADS},   \
+		{"chip", required_argument, NULL, TOOL_OPT_CHIP},         \
+		{"chips", required_argument, NULL, TOOL_OPT_CHIPS},       \
+		{"fault", required_argument, NULL, TOOL_OPT_FAULT},       \
+		{"lpu", required_argument, NULL, TOOL_OPT_LPU},           \
+	{                                                                 \
+		"no-huge", no_argument, NULL, TOOL_OPT_NO_HUGE            \
 	}
 /* clang-format on */
 #define TOOL_DEVICE_HELP                                                                         \
@@ -81,12 +87,16 @@ enum {
 	"process),\n"                                                                            \
 	"                    vfio-user:SOCKET ('millrace lpu sim'), or\n"                        \
 	"                    vfio:ADDRESS[@VENDOR:DEVICE] (a PCI function bound to vfio-pci)\n"  \
-	"  --kernels NAME    CPU kernels: scalar, avx2, avx512 (default: the widest there is)\n" \
+	"  --kernels NAME    CPU kernels: scalar, avx2, avx512, amx (default: the widest there " \
+	"is)\n"                                                                                  \
+	"  --numerics HOW    exact (default), strict or fast: see the man page\n"                \
 	"  --threads N       compute threads of the CPU backend (default: see the man page)\n"   \
 	"  --chip FILE       chip of the simulated LPU: a chip file, mr1 (default) or tiny\n"    \
 	"  --chips N         its chips, 1 to 64 (default: 2)\n"                                  \
 	"  --fault LIST      its faults: sram-zero=TENSOR, sram-flip=TENSOR:OFFSET\n"            \
 	"  --no-huge         4 KiB pages only\n"
+/* "exact", "strict", "fast" */
+const char *tool_numerics_name(enum mr_numerics numerics);
 int tool_device_option(int option, const char *value, struct tool_devices_options *out);
 
 /* A whole number in [min, max] from @text; 0, or -1 after one line on stderr that names @option. */
@@ -103,6 +113,15 @@ struct tool_devices {
 int tool_devices_open(const struct tool_devices_options *options, const struct mr_model *model,
 		      struct tool_devices *out);
 void tool_devices_close(struct tool_devices *devices);
+
+/*
+ * The path of that name, or of $MR_CPU, or the widest; NULL after one line on stderr that names the one that
+ * this CPU lacks and those that it has.
+ */
+const struct mr_kernels *tool_kernels(const char *name);
+/* "numerics exact: prompts in P-amx-bf16 (212 MB of weights for them), generated tokens in D" */
+void tool_numerics_line(enum mr_numerics numerics, const struct tool_devices *devices, char *out,
+			size_t bytes);
 
 /* Threads that --threads defaults to where the CPU decodes: the cores this process may use, at most 16. */
 uint32_t tool_threads_default(void);

@@ -60,8 +60,9 @@ const char *top_state_name(enum top_state state)
 
 int top_is_error(enum mr_metric m)
 {
-	static const char *const signs[] = {"_bad_",    "_failed",    "_refused",    "_stale",
-					    "_overrun", "_too_large", "_no_request", "_expired"};
+	static const char *const signs[] = {
+		"_bad_",       "_failed",  "_refused", "_stale",  "_overrun", "_too_large",
+		"_no_request", "_expired", "_stalls",  "_resets", "_crashes", "_uncorrected"};
 
 	for (unsigned i = 0; i < sizeof(signs) / sizeof(signs[0]); i++)
 		if (strstr(mr_metric_info[m].name, signs[i]))

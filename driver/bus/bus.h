@@ -29,9 +29,9 @@ struct mr_bus_ops {
 	/* An eventfd (non-blocking, the bus's) that counts @vector's interrupts; or a negative mr_status. */
 	int (*irq_fd)(struct mr_bus *bus, uint32_t vector);
 	/*
-	 * Function-level reset: the device as after power-on, without a program; mappings and interrupts
-	 * stay. On a bus whose device went away it looks for it anew first. 0, or a negative mr_status,
-	 * and then `lost` says why no access will work. May sleep.
+	 * Function-level reset, as struct mr_lpu_port_ops says. On a bus whose device went away it looks for
+	 * it anew first, for 2 s. May sleep. 0, or a negative mr_status; `lost` then says whether any access
+	 * will work.
 	 */
 	int (*reset)(struct mr_bus *bus);
 	void (*close)(struct mr_bus *bus); /* frees the bus, and the device behind a port */

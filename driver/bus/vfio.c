@@ -65,21 +65,41 @@ static void write32(struct vfio *v, const struct vfio_bar *bar, uint64_t offset,
 			     v->facts.place.address, strerror(errno));
 }
 
+/*
+ * All ones are what a read gives that nobody answers. Is the function gone from its bus? Its class is asked, since
+ * the kernel answers for its ids itself.
+ */
+static int gone(struct vfio *v)
+{
+	uint32_t class_code = UINT32_MAX;
+
+	if (pread(v->device, &class_code, sizeof(class_code),
+		  (off_t)(v->config_at + MR_VFIO_CLASS)) == sizeof(class_code) &&
+	    class_code != UINT32_MAX)
+		return 0;
+	__atomic_store_n(&v->bus.lost, MR_E_DISCONNECTED, __ATOMIC_RELAXED);
+	mr_vfio_fail(v, MR_E_DISCONNECTED,
+		     "%s: it is gone from its bus: was it pulled, or its power lost?",
+		     v->facts.place.address);
+	return 1;
+}
+
 static uint32_t vfio_reg_read(struct mr_bus *bus, uint32_t offset)
 {
 	struct vfio *v = vfio_of(bus);
 	const struct vfio_bar *bar = &v->bar[BAR_REGISTERS];
-	uint32_t value;
+	uint32_t value = UINT32_MAX;
 
-	if (reachable(bar, offset)) {
-		if (bar->map)
-			return __atomic_load_n((uint32_t *)(void *)(bar->map + offset),
-					       __ATOMIC_ACQUIRE);
-		if (pread(v->device, &value, sizeof(value), (off_t)(bar->at + offset)) ==
-		    sizeof(value))
-			return value;
-	}
-	return UINT32_MAX; /* what a read that nobody answers gives on PCI */
+	if (!reachable(bar, offset))
+		return value;
+	if (bar->map)
+		value = __atomic_load_n((uint32_t *)(void *)(bar->map + offset), __ATOMIC_ACQUIRE);
+	else if (pread(v->device, &value, sizeof(value), (off_t)(bar->at + offset)) !=
+		 sizeof(value))
+		value = UINT32_MAX;
+	if (value == UINT32_MAX)
+		gone(v);
+	return value;
 }
 
 static void vfio_reg_write(struct mr_bus *bus, uint32_t offset, uint32_t value)
@@ -287,6 +307,9 @@ static int vfio_reset(struct mr_bus *bus)
 
 	if (status)
 		return status;
+	if (gone(v))
+		return MR_E_DISCONNECTED;
+	__atomic_store_n(&v->bus.lost, 0, __ATOMIC_RELAXED); /* back again, if it was gone */
 	if (!v->facts.can_reset)
 		return mr_vfio_fail(v, MR_E_NOT_SUPPORTED,
 				    "%s: the kernel knows no way to reset it alone",

@@ -7,6 +7,9 @@
  * first reg_write after a dma_map, so after the queues' memory is mapped and before the device is told of
  * it, and cleared first of all in reset and close, and before the last mapping goes. After a reset whoever
  * called it brings the device up again, which begins with a reg_write.
+ *
+ * A register that reads all ones makes the bus look whether the function is still there; where not, mr_bus.lost is
+ * MR_E_DISCONNECTED until a reset finds it again.
  */
 #ifndef MR_DRIVER_BUS_VFIO_H
 #define MR_DRIVER_BUS_VFIO_H
@@ -56,7 +59,7 @@ const struct mr_vfio_facts *mr_bus_vfio_facts(const struct mr_bus *bus);
 /*
  * Why the last dma_map, irq_fd or reset of @bus failed, as a sentence that says what to do; "" = none has.
  * dma_map: MR_E_NO_MEMORY (RLIMIT_MEMLOCK), MR_E_RANGE (outside what the IOMMU translates), MR_E_EXISTS,
- * MR_E_FULL, MR_E_INVALID, MR_E_IO. irq_fd: MR_E_RANGE, MR_E_IO. reset: MR_E_NOT_SUPPORTED, MR_E_IO.
+ * MR_E_FULL, MR_E_INVALID, MR_E_IO. irq_fd: MR_E_RANGE, MR_E_IO. reset: MR_E_NOT_SUPPORTED, MR_E_DISCONNECTED, MR_E_IO.
  */
 const char *mr_bus_vfio_why(const struct mr_bus *bus);
 

@@ -12,6 +12,7 @@
 
 #define MR_VFIO_CONFIG_BYTES   256u
 #define MR_VFIO_COMMAND        0x04u
+#define MR_VFIO_CLASS          0x08u /* and the revision */
 #define MR_VFIO_COMMAND_MEMORY 0x002u
 #define MR_VFIO_COMMAND_MASTER 0x004u
 #define MR_VFIO_COMMAND_NOINTX 0x400u

@@ -7,6 +7,7 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <millrace/lpu_spec.h>
@@ -21,6 +22,8 @@
 #define VECTORS_MAX 64u   /* used; a device may have more */
 #define PAGES_MAX   1024u /* doorbell pages, so queues, that can be mapped */
 #define CAPS_BYTES  1024u /* of a region's capabilities */
+#define RESTART_MS  2000  /* that a server may take to come back */
+#define RETRY_MS    20
 
 _Static_assert(MR_VU_DMA_READABLE == MR_DMA_READ && MR_VU_DMA_WRITABLE == MR_DMA_WRITE,
 	       "one access");
@@ -589,14 +592,19 @@ static void on_lost(void *arg, int status)
 	}
 }
 
-/* A new connection: what the old one knew is told again. */
+/* A new connection, for which a server that is being restarted has a while: what the old one knew is told again. */
 static int reconnect(struct vfio_user *v)
 {
+	const struct timespec nap = {.tv_nsec = RETRY_MS * 1000000};
 	int status;
 
 	mr_vu_link_close(&v->link);
 	unmap_pages(v);
 	status = bring_up(v);
+	for (int i = 0; status == MR_E_NOT_FOUND && i < RESTART_MS / RETRY_MS; i++) {
+		nanosleep(&nap, NULL);
+		status = bring_up(v);
+	}
 	for (uint32_t i = 0; !status && i < MAPS; i++)
 		if (v->map[i].bytes)
 			status = send_map(v, &v->map[i]);

@@ -41,6 +41,8 @@ static void cpu_close(struct mr_device *dev)
 		close(dev->wait_fd);
 	mr_workspace_destroy(cpu->ws);
 	mr_team_destroy(cpu->team);
+	if (cpu->prompt.layers != cpu->layers)
+		free(cpu->prompt.layers);
 	free(cpu->layers);
 	mr_blocks_destroy(&cpu->pool);
 	free(cpu->slots);
@@ -77,16 +79,28 @@ static const struct mr_work_ops work_ops = {
 	.arm = cpu_arm,
 };
 
+/* Counts the jobs of a path, by its name or the beginning of it. */
 static enum mr_metric path_metric(const struct mr_kernels *kern)
 {
-	if (!strcmp(kern->name, "avx512"))
-		return MR_M_cpu_jobs_avx512;
-	return strcmp(kern->name, "avx2") ? MR_M_cpu_jobs_scalar : MR_M_cpu_jobs_avx2;
+	static const struct {
+		const char *name;
+		enum mr_metric metric;
+	} paths[] = {
+		{"amx", MR_M_cpu_jobs_amx},
+		{"avx512", MR_M_cpu_jobs_avx512},
+		{"avx2", MR_M_cpu_jobs_avx2},
+	};
+
+	for (size_t i = 0; i < sizeof(paths) / sizeof(*paths); i++)
+		if (!strncmp(kern->name, paths[i].name, strlen(paths[i].name)))
+			return paths[i].metric;
+	return MR_M_cpu_jobs_scalar;
 }
 
 int mr_cpu_open(const struct mr_cpu_options *options, struct mr_device **dev)
 {
-	const struct mr_kernels *kern = mr_kernels_select(options->kernels);
+	const struct mr_kernels *kern =
+		options->table ? options->table : mr_kernels_select(options->kernels);
 	struct cpu *cpu;
 
 	if (!kern)
@@ -109,8 +123,6 @@ int mr_cpu_open(const struct mr_cpu_options *options, struct mr_device **dev)
 						.batch_max = CPU_BATCH_MAX,
 						.steps_max = CPU_STEPS_MAX,
 						.chunk_max = CPU_CHUNK_MAX,
-						.class_prefill = "D",
-						.class_decode = "D",
 					},
 				.wait_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC),
 			},
@@ -120,6 +132,7 @@ int mr_cpu_open(const struct mr_cpu_options *options, struct mr_device **dev)
 		.path = path_metric(kern),
 	};
 	snprintf(cpu->dev.caps.name, sizeof(cpu->dev.caps.name), "cpu:%s", kern->name);
+	cpu_classes_name(cpu);
 	if (cpu->dev.wait_fd < 0) {
 		free(cpu);
 		return MR_E_IO;

@@ -5,6 +5,7 @@
  *   cpu.c    open, close, reset, telemetry, the ops tables
  *   load.c   sizes, caps, buffers
  *   weights.c  weights into the arena, packed by all threads
+ *   classes.c  which numeric class makes which rows; class P's weights
  *   threads.c  the compute team: how many, and where they are pinned
  *   slots.c  slots and KV blocks, export; the host's thread only
  *   post.c   checks work and posts it; takes events; the host's thread only
@@ -32,7 +33,12 @@
 #define CPU_BATCH_MAX 64u
 #define CPU_STEPS_MAX 16u
 #define CPU_CHUNK_MAX 512u
-#define CPU_ROWS      64u   /* rows that one pass over the weights takes; >= CPU_BATCH_MAX */
+#define CPU_ROWS      64u /* rows that one pass over the weights takes; >= CPU_BATCH_MAX */
+/*
+ * Rows of a DECODE from which on --numerics=fast takes class P: with fewer, class D's quarter of the bytes
+ * is worth more than BF16 tiles (decisions.rst).
+ */
+#define CPU_FAST_ROWS 32u
 #define CPU_JOBS      64u   /* a power of two */
 #define CPU_EVENTS    4096u /* at least; a power of two; more than one DECODE can make */
 
@@ -94,6 +100,13 @@ struct cpu_slot {
 	uint32_t history[MR_SAMPLE_HISTORY];
 };
 
+/* How rows of a numeric class are computed: its kernels, and the weights that they read. */
+struct cpu_class {
+	const struct mr_kernels *kern;
+	struct mr_layer *layers;
+	struct mr_matrix output;
+};
+
 struct cpu {
 	struct mr_device dev; /* first: a struct mr_device * is a struct cpu * */
 	struct mr_arena *arena;
@@ -108,6 +121,8 @@ struct cpu {
 	struct mr_layer *layers;
 	struct mr_matrix embd, output;
 	const float *output_norm;
+	struct cpu_class prompt; /* of prompts: class P, or class D's own again */
+	uint32_t fast_rows;      /* DECODEs of as many rows are computed so too; 0 = none */
 
 	const struct mr_region *kv_region;
 	size_t layer_bytes, block_bytes; /* of a KV block: of a layer, of all layers */
@@ -179,6 +194,18 @@ int cpu_load(struct mr_device *dev, const struct mr_model *model,
 /* weights.c */
 int cpu_weights_load(struct cpu *cpu, const struct mr_model *model,
 		     void (*progress)(void *arg, unsigned percent), void *arg);
+
+/* classes.c */
+void cpu_classes_name(struct cpu *cpu); /* in the caps; once kern and options are there */
+int cpu_classes_load(struct cpu *cpu);  /* after the weights */
+
+/* The class of a DECODE's step of @n rows. */
+static inline struct cpu_class cpu_class_of_step(const struct cpu *cpu, uint32_t n)
+{
+	if (cpu->fast_rows && n >= cpu->fast_rows)
+		return cpu->prompt;
+	return (struct cpu_class){cpu->kern, cpu->layers, cpu->output};
+}
 
 /* threads.c */
 int cpu_team_create(struct cpu *cpu);  /* the team, without rank 0 */

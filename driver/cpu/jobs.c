@@ -36,14 +36,14 @@ static void tell_layer(struct cpu *cpu, const struct job *job, uint32_t layer,
 		cpu_queue_publish(cpu, &event);
 }
 
-/* @layers layers over the rows in cpu->x. 0, or MR_E_DEVICE where a reset came. */
-static int forward(struct cpu *cpu, const struct job *job, const struct mr_row *rows, uint32_t n,
-		   uint32_t layers)
+/* @layers layers over the rows in cpu->x, in @class. 0, or MR_E_DEVICE where a reset came. */
+static int forward(struct cpu *cpu, const struct cpu_class *class, const struct job *job,
+		   const struct mr_row *rows, uint32_t n, uint32_t layers)
 {
 	for (uint32_t l = 0; l < layers; l++) {
 		if (cpu_queue_cancelled(cpu, job))
 			return MR_E_DEVICE;
-		mr_layer_forward(cpu->kern, &cpu->shape, &cpu->layers[l], rows, n,
+		mr_layer_forward(class->kern, &cpu->shape, &class->layers[l], rows, n,
 				 l * cpu->layer_bytes, cpu->x, cpu->ws);
 		tell_layer(cpu, job, l, &rows[n - 1]);
 	}
@@ -64,13 +64,15 @@ static int run_prefill(struct cpu *cpu, const struct job *job)
 		for (uint32_t i = 0; i < n; i++)
 			rows[i] = (struct mr_row){s->kv, job->entries[0].position + done + i};
 		mr_embed(cpu->kern, &cpu->embd, job->tokens + done, n, cpu->x);
-		status = forward(cpu, job, rows, n, last);
+		status = forward(cpu, &cpu->prompt, job, rows, n, last);
 		if (status)
 			return status;
-		mr_layer_kv_only(cpu->kern, &cpu->shape, &cpu->layers[last], rows, n,
+		mr_layer_kv_only(cpu->prompt.kern, &cpu->shape, &cpu->prompt.layers[last], rows, n,
 				 last * cpu->layer_bytes, cpu->x, cpu->ws);
 		tell_layer(cpu, job, last, &rows[n - 1]);
 		mr_count(MR_M_cpu_prefill_tokens, n);
+		if (cpu->prompt.kern != cpu->kern)
+			mr_count(MR_M_cpu_prefill_tokens_p, n);
 	}
 	return 0;
 }
@@ -186,6 +188,7 @@ static int run_step(struct cpu *cpu, const struct job *job, uint32_t step, struc
 	struct mr_row rows[CPU_ROWS];
 	uint32_t ids[CPU_ROWS], n = *live, left = 0;
 	struct sampling sampling = {cpu, job, run, step, n, n > 1 ? cpu->team : NULL};
+	const struct cpu_class class = cpu_class_of_step(cpu, n);
 	int status;
 
 	for (uint32_t i = 0; i < n; i++) {
@@ -195,12 +198,12 @@ static int run_step(struct cpu *cpu, const struct job *job, uint32_t step, struc
 		rows[i] = (struct mr_row){cpu->slots[e->slot].kv, e->position + step};
 	}
 	mr_embed(cpu->kern, &cpu->embd, ids, n, cpu->x);
-	status = forward(cpu, job, rows, n, cpu->shape.layers);
+	status = forward(cpu, &class, job, rows, n, cpu->shape.layers);
 	if (status)
 		return status;
 	if (cpu_queue_wait_logits(cpu, job))
 		return MR_E_DEVICE;
-	mr_head_forward(cpu->kern, &cpu->shape, cpu->output_norm, &cpu->output, cpu->x, n,
+	mr_head_forward(class.kern, &cpu->shape, cpu->output_norm, &class.output, cpu->x, n,
 			cpu->logits, cpu->ws);
 	mr_team_run(sampling.team, sample_rank, &sampling);
 	for (uint32_t i = 0; i < n; i++) {
@@ -213,6 +216,8 @@ static int run_step(struct cpu *cpu, const struct job *job, uint32_t step, struc
 	}
 	*live = left;
 	mr_count(MR_M_cpu_decode_tokens, n);
+	if (class.kern != cpu->kern)
+		mr_count(MR_M_cpu_decode_tokens_p, n);
 	__atomic_store_n(&cpu->steps, cpu->steps + 1, __ATOMIC_RELAXED);
 	return 0;
 }
@@ -235,6 +240,7 @@ static int run_score(struct cpu *cpu, const struct job *job)
 {
 	const struct job_entry *e = &job->entries[0];
 	const struct cpu_slot *s = &cpu->slots[e->slot];
+	const struct cpu_class class = cpu_class_of_step(cpu, 1);
 	struct mr_row rows[CPU_ROWS];
 
 	_Static_assert(CPU_ROWS <= CPU_BATCH_MAX, "cpu->logits has a row for each");
@@ -245,7 +251,7 @@ static int run_score(struct cpu *cpu, const struct job *job)
 		for (uint32_t i = 0; i < n; i++)
 			rows[i] = (struct mr_row){s->kv, e->position + done + i};
 		mr_embed(cpu->kern, &cpu->embd, job->score + done, n, cpu->x);
-		status = forward(cpu, job, rows, n, cpu->shape.layers);
+		status = forward(cpu, &class, job, rows, n, cpu->shape.layers);
 		if (status)
 			return status;
 		if (cpu_queue_wait_logits(cpu, job))

@@ -82,6 +82,8 @@ int cpu_load(struct mr_device *dev, const struct mr_model *model,
 	if (!status)
 		status = cpu_weights_load(cpu, model, progress, arg);
 	if (!status)
+		status = cpu_classes_load(cpu);
+	if (!status)
 		status = mr_arena_region(cpu->arena, MR_REGION_KV, cpu->blocks * cpu->block_bytes,
 					 &cpu->kv_region);
 	if (!status)

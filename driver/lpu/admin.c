@@ -5,8 +5,9 @@
 #include <time.h>
 
 #include "driver/lpu/internal.h"
+#include "driver/metrics.h"
 
-uint64_t mr_lpu_now_ns(void)
+uint64_t mr_lpu_monotonic_ns(void *arg)
 {
 	struct timespec t;
 
@@ -23,18 +24,19 @@ static void nap(void)
 
 static int wait_ready(struct lpu *lpu, uint32_t want)
 {
-	uint64_t ms = lpu->bus->ops->reg_read(lpu->bus, MR_LPU_REG_TIMEOUT_MS);
-	uint64_t until = mr_lpu_now_ns() + (ms < 60000 ? ms : 60000) * 1000000;
+	uint64_t until = mr_lpu_now_ns(lpu) + lpu->ready_ns;
 
 	for (;;) {
 		uint32_t status = lpu->bus->ops->reg_read(lpu->bus, MR_LPU_REG_STATUS);
 		if (mr_lpu_bus_lost(lpu))
 			return mr_lpu_bus_lost(lpu);
+		if (status == UINT32_MAX)
+			return MR_E_DISCONNECTED; /* no device answers */
 		if (want && status & MR_LPU_STATUS_FATAL)
 			return MR_E_DEVICE;
 		if ((status & MR_LPU_STATUS_READY) == want)
 			return 0;
-		if (mr_lpu_now_ns() > until)
+		if (mr_lpu_now_ns(lpu) > until)
 			return MR_E_TIMEOUT;
 		nap();
 	}
@@ -46,10 +48,11 @@ static void write_iova(struct lpu *lpu, uint32_t reg, uint64_t iova)
 	lpu->bus->ops->reg_write(lpu->bus, reg + 4, (uint32_t)(iova >> 32));
 }
 
-void mr_lpu_disable(struct lpu *lpu)
+int mr_lpu_disable(struct lpu *lpu)
 {
+	lpu->shadow_on = 0;
 	lpu->bus->ops->reg_write(lpu->bus, MR_LPU_REG_CONTROL, 0);
-	wait_ready(lpu, 0);
+	return wait_ready(lpu, 0);
 }
 
 int mr_lpu_enable(struct lpu *lpu)
@@ -59,8 +62,14 @@ int mr_lpu_enable(struct lpu *lpu)
 	if (ops->reg_read(lpu->bus, MR_LPU_REG_MAGIC) != MR_LPU_MAGIC ||
 	    ops->reg_read(lpu->bus, MR_LPU_REG_VERSION) >> 16 != MR_LPU_VERSION >> 16)
 		return mr_lpu_bus_lost(lpu) ? mr_lpu_bus_lost(lpu) : MR_E_VERSION;
-	if (ops->reg_read(lpu->bus, MR_LPU_REG_STATUS))
-		mr_lpu_disable(lpu);
+	/* Read while the device is there: one that has gone says all ones. */
+	uint64_t ms = ops->reg_read(lpu->bus, MR_LPU_REG_TIMEOUT_MS);
+	lpu->ready_ns = (ms < 60000 ? ms : 60000) * 1000000;
+	int status = ops->reg_read(lpu->bus, MR_LPU_REG_STATUS) ? mr_lpu_disable(lpu) : 0;
+	if (status)
+		return status; /* its memory may still be written */
+	lpu->shadow_on = 0;
+	memset(lpu->admin, 0, sizeof(lpu->admin));
 	memset(lpu->admin_cq, 0, ADMIN_ENTRIES * sizeof(*lpu->admin_cq));
 	lpu->admin_tail = lpu->admin_head = 0;
 	ops->reg_write(lpu->bus, MR_LPU_REG_ADMIN_ENTRIES, ADMIN_ENTRIES);
@@ -70,32 +79,74 @@ int mr_lpu_enable(struct lpu *lpu)
 	return wait_ready(lpu, MR_LPU_STATUS_READY);
 }
 
-int mr_lpu_admin(struct lpu *lpu, void *command, uint32_t *result)
+int mr_lpu_admin_post(struct lpu *lpu, void *command, enum admin_kind kind)
 {
 	struct mr_lpu_head *head = command;
-	uint32_t at = lpu->admin_tail % ADMIN_ENTRIES;
-	struct mr_lpu_completion *done = &lpu->admin_cq[lpu->admin_head % ADMIN_ENTRIES];
-	uint32_t phase = !(lpu->admin_head / ADMIN_ENTRIES & 1);
-	uint64_t until = mr_lpu_now_ns() + lpu->timeout_ns;
+	uint32_t i = 0;
 
+	/* One entry is left free, so that every completion has its place. */
+	while (i < ADMIN_ENTRIES - 1 && lpu->admin[i].kind)
+		i++;
+	if (i == ADMIN_ENTRIES - 1)
+		return MR_E_FULL;
 	head->request = lpu->admin_tail;
-	memcpy(&lpu->admin_sq[at], command, sizeof(lpu->admin_sq[at]));
-	lpu->bus->ops->doorbell(lpu->bus, 0, MR_LPU_DB_SQ_TAIL, ++lpu->admin_tail);
+	lpu->admin[i].kind = kind;
+	lpu->admin[i].request = head->request;
+	memcpy(&lpu->admin_sq[lpu->admin_tail % ADMIN_ENTRIES], command, sizeof(*lpu->admin_sq));
+	mr_lpu_doorbell(lpu, 0, MR_LPU_DB_SQ_TAIL, ++lpu->admin_tail);
+	return 0;
+}
+
+int mr_lpu_admin_take(struct lpu *lpu, struct mr_lpu_completion *c, enum admin_kind *kind)
+{
+	struct mr_lpu_completion *shared = &lpu->admin_cq[lpu->admin_head % ADMIN_ENTRIES];
+	uint32_t phase = !(lpu->admin_head / ADMIN_ENTRIES & 1);
+
 	/* Pairs with the device's write of the phase, last of the entry. */
-	while ((__atomic_load_n(&done->phase, __ATOMIC_ACQUIRE) & 1) != phase) {
-		if (mr_lpu_bus_lost(lpu))
-			return mr_lpu_bus_lost(lpu);
-		if (mr_lpu_now_ns() > until)
-			return MR_E_TIMEOUT;
-		nap();
+	if ((__atomic_load_n(&shared->phase, __ATOMIC_ACQUIRE) & 1) != phase)
+		return 0;
+	*c = *shared; /* read once: the device could write it again */
+	*kind = ADMIN_FREE;
+	for (uint32_t i = 0; i < ADMIN_ENTRIES; i++)
+		if (lpu->admin[i].kind && lpu->admin[i].request == c->request) {
+			*kind = lpu->admin[i].kind;
+			lpu->admin[i].kind = ADMIN_FREE;
+			break;
+		}
+	if (!*kind)
+		mr_count(MR_M_lpu_bad_completion, 1);
+	mr_lpu_doorbell(lpu, 0, MR_LPU_DB_CQ_HEAD, ++lpu->admin_head);
+	return 1;
+}
+
+int mr_lpu_admin(struct lpu *lpu, void *command, uint32_t *result)
+{
+	const struct mr_lpu_head *head = command;
+	uint64_t until = mr_lpu_now_ns(lpu) + lpu->timeout_ns;
+	struct mr_lpu_completion c;
+	enum admin_kind kind;
+	int status = mr_lpu_admin_post(lpu, command, ADMIN_WAIT);
+
+	if (status)
+		return status;
+	for (;;) {
+		if (!mr_lpu_admin_take(lpu, &c, &kind)) {
+			if (mr_lpu_bus_lost(lpu))
+				return mr_lpu_bus_lost(lpu);
+			if (mr_lpu_now_ns(lpu) > until)
+				return MR_E_TIMEOUT;
+			nap();
+		} else if (kind == ADMIN_FREE) {
+			return MR_E_PROTOCOL;
+		} else if (kind != ADMIN_WAIT || c.request != head->request) {
+			mr_lpu_events_admin(lpu, kind, &c);
+		} else {
+			break;
+		}
 	}
-	if (done->request != head->request)
-		return MR_E_PROTOCOL;
-	int status = -(int)done->status;
 	if (result)
-		*result = done->result;
-	lpu->bus->ops->doorbell(lpu->bus, 0, MR_LPU_DB_CQ_HEAD, ++lpu->admin_head);
-	return status;
+		*result = c.result;
+	return c.status <= -MR_E_INTERNAL ? -(int)c.status : MR_E_INTERNAL;
 }
 
 static int text_ends(const char *text, size_t bytes)
@@ -137,7 +188,7 @@ int mr_lpu_log(struct mr_device *dev, uint32_t log, void *out, uint32_t bytes)
 	struct mr_lpu_cmd_get_log cmd = {
 		.head.opcode = MR_LPU_GET_LOG,
 		.iova = lpu->readback->iova,
-		.bytes = bytes < lpu->readback->bytes ? bytes : (uint32_t)lpu->readback->bytes,
+		.bytes = bytes < MR_CHIP_BYTES_MAX ? bytes : MR_CHIP_BYTES_MAX,
 		.log = log,
 	};
 	uint32_t got;

@@ -13,12 +13,14 @@
 #include "driver/bus/bus.h"
 #include "driver/lpu/fifo.h"
 #include "driver/lpu/lpu.h"
+#include "driver/lpu/recover.h"
 #include "driver/mem/arena.h"
 #include "driver/mem/blocks.h"
 #include "userlib/spec/chip.h"
 
 #define ADMIN_ENTRIES 16u
-#define IO_QUEUE      1u /* the one that this driver makes */
+#define EVENT_BYTES   4096u /* room for a log page that an event names */
+#define IO_QUEUE      1u    /* the one that this driver makes */
 #define IO_VECTOR     1u
 
 enum pending_kind {
@@ -30,11 +32,21 @@ enum pending_kind {
 	PENDING_SCORE,
 };
 
+/* What waits for an admin command's completion. */
+enum admin_kind {
+	ADMIN_FREE, /* no command */
+	ADMIN_WAIT, /* mr_lpu_admin */
+	ADMIN_EVENT,
+	ADMIN_LOG,
+	ADMIN_ABORT,
+};
+
 /* A command that the device has not completed, by its place in the submission ring. */
 struct pending {
 	enum pending_kind kind;
 	uint32_t request;
-	int32_t status; /* what the driver itself found wrong with its records */
+	int32_t status;   /* what the driver itself found wrong with its records */
+	uint32_t aborted; /* the driver asked for its end */
 	uint64_t tag;
 	uint64_t param_end; /* room to give back, in each fifo */
 	uint64_t rows_end;
@@ -80,16 +92,28 @@ struct lpu {
 	struct mr_arena *arena;
 	struct mr_bus *bus;
 	uint64_t timeout_ns;
+	uint64_t ready_ns; /* that a change of READY may take */
 	uint32_t want_slots, want_context, want_batch;
 	struct mr_lpu_identify id;
 	struct mr_chip chip;
 
 	const struct mr_region *commands, *records, *readback, *logits, *staging, *kv_read;
 
-	/* admin queue: set-up only */
+	/* admin queue: set-up, and events.c's commands that nobody waits for */
 	struct mr_lpu_command *admin_sq;
 	struct mr_lpu_completion *admin_cq;
 	uint32_t admin_tail, admin_head;
+	struct {
+		enum admin_kind kind;
+		uint32_t request;
+	} admin[ADMIN_ENTRIES];
+	uint32_t event_logs;         /* bit n: log n is to be read for an event */
+	uint32_t event_log;          /* that is being read, 0 = none */
+	struct mr_lpu_health health; /* as last read */
+
+	uint32_t coalesce;            /* as struct mr_lpu_options says */
+	struct mr_lpu_shadow *shadow; /* by queue, those of all that the device has */
+	int shadow_on;
 
 	/* I/O queue: free-running indices */
 	uint32_t entries, record_entries;
@@ -111,8 +135,6 @@ struct lpu {
 
 	/* the program */
 	int loaded;
-	const struct mr_model
-		*model;      /* that it was made from: the caller's, which outlives the device */
 	struct mr_blocks kv; /* the driver's copy of the device's account */
 	uint32_t *tables;    /* of all slots' block[] */
 	uint64_t kv_layer_bytes;
@@ -125,10 +147,14 @@ struct lpu {
 	/* what a reset ended and poll has not yet told: [ended_next, ended_count) */
 	struct pending *ended; /* [entries] */
 	uint32_t ended_next, ended_count;
-	char why[256]; /* of the last load that failed */
-	uint32_t idle_polls;
-	uint32_t heartbeat;
-	uint64_t progress_ns;
+	char why[256];              /* of the last load that failed */
+	uint32_t idle_polls, slept; /* slept: armed since the last look at the clock */
+	struct mr_recover recover;
+	const struct mr_model *model; /* of the program */
+	uint64_t (*now_ns)(void *arg);
+	void *clock_arg;
+	void (*log)(void *arg, const char *line);
+	void *log_arg;
 	struct mr_telemetry seen;
 };
 
@@ -137,7 +163,12 @@ static inline struct lpu *lpu_of(struct mr_device *dev)
 	return (struct lpu *)dev; /* dev is the first member */
 }
 
-uint64_t mr_lpu_now_ns(void);
+uint64_t mr_lpu_monotonic_ns(void *arg); /* CLOCK_MONOTONIC */
+
+static inline uint64_t mr_lpu_now_ns(const struct lpu *lpu)
+{
+	return lpu->now_ns(lpu->clock_arg);
+}
 
 /* 0, or why the bus gave the device up. */
 static inline int mr_lpu_bus_lost(const struct lpu *lpu)
@@ -147,14 +178,32 @@ static inline int mr_lpu_bus_lost(const struct lpu *lpu)
 
 /* admin.c */
 int mr_lpu_enable(struct lpu *lpu);
-void mr_lpu_disable(struct lpu *lpu);
+int mr_lpu_disable(struct lpu *lpu); /* 0, or READY did not go away */
 /*
  * Runs one admin command and waits for it, sleeping between looks. 0 and *result, the device's status, or
  * MR_E_TIMEOUT, MR_E_PROTOCOL. @result may be NULL. request is filled in.
  */
 int mr_lpu_admin(struct lpu *lpu, void *command, uint32_t *result);
+/* Posts an admin command that nobody waits for: 0, or MR_E_FULL. request is filled in. */
+int mr_lpu_admin_post(struct lpu *lpu, void *command, enum admin_kind kind);
+/* 1 = an admin completion came: copied to @c, its command's kind to @kind (ADMIN_FREE = there is none). */
+int mr_lpu_admin_take(struct lpu *lpu, struct mr_lpu_completion *c, enum admin_kind *kind);
 int mr_lpu_read_identity(struct lpu *lpu);
 int mr_lpu_read_chip(struct lpu *lpu);
+
+/* manage.c: the I/O queue, shadow doorbells, settings and events, after each bring-up. */
+int mr_lpu_start(struct lpu *lpu);
+
+/* events.c: asynchronous events, and the logs that they name. Nothing here sleeps. */
+void mr_lpu_events_start(struct lpu *lpu); /* after each bring-up */
+void mr_lpu_events_look(struct lpu *lpu);  /* takes what has come */
+/* An admin completion that mr_lpu_admin was not waiting for. */
+void mr_lpu_events_admin(struct lpu *lpu, enum admin_kind kind, const struct mr_lpu_completion *c);
+__attribute__((format(printf, 2, 3))) void mr_lpu_say(const struct lpu *lpu, const char *format,
+						      ...);
+
+/* lifeline.c: what recover.c asks of the device */
+void mr_lpu_recover_init(struct lpu *lpu);
 
 /* queue.c: the I/O queue */
 int mr_lpu_queue_init(struct lpu *lpu);   /* memory; once */
@@ -163,12 +212,17 @@ int mr_lpu_queue_create(struct lpu *lpu); /* on the device, after each enable */
 struct mr_lpu_command *mr_lpu_next(struct lpu *lpu, uint32_t keep, struct pending **pending);
 /* Hands the command that mr_lpu_next gave over; @now = 1 rings the doorbell at once. */
 void mr_lpu_submit(struct lpu *lpu, int now);
+/* Shadow doorbells, where the device has them: after each mr_lpu_queue_create. 0 or what the device said. */
+int mr_lpu_shadow_start(struct lpu *lpu);
+/* Tells an index: in the shadow, where that is on and the device awake, else by BAR2. */
+void mr_lpu_doorbell(struct lpu *lpu, uint32_t queue, uint32_t offset, uint32_t value);
 void mr_lpu_ring(struct lpu *lpu); /* tells the device what it has not been told */
 
 /* program.c */
 int mr_lpu_load(struct mr_device *dev, const struct mr_model *model,
 		void (*progress)(void *arg, unsigned percent), void *arg);
-/* The last program once more, on a device that has lost it. No slot is open. */
+int mr_lpu_staging(struct lpu *lpu); /* room for what goes to the device in pieces: 0 or why not */
+/* The program once more, after a reset that took it. 0 or why not. */
 int mr_lpu_reload(struct lpu *lpu);
 
 /* slots.c */

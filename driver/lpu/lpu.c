@@ -22,39 +22,19 @@ static void unmap(void *ctx, const struct mr_region *region)
 	lpu->bus->ops->dma_unmap(lpu->bus, region->iova);
 }
 
-/* Behind a bus that was lost: is what answers now the device that the caps and the program are for? */
-static int same_device(struct lpu *lpu)
-{
-	struct mr_lpu_identify was = lpu->id;
-	int status = mr_lpu_read_identity(lpu);
-
-	return !status && memcmp(&was, &lpu->id, sizeof(was)) ? MR_E_VERSION : status;
-}
-
 static int lpu_reset(struct mr_device *dev)
 {
 	struct lpu *lpu = lpu_of(dev);
 	int status;
 
 	if (lpu->ended_next < lpu->ended_count)
-		return MR_E_BUSY;              /* poll first: the events of the last reset wait */
-	int again = mr_lpu_bus_lost(lpu) != 0; /* whatever answers now has no program of ours */
-	if (!again)
-		mr_lpu_disable(lpu);
+		return MR_E_BUSY; /* poll first: the events of the last reset wait */
 	lpu->ended_next = lpu->ended_count = 0;
 	for (uint32_t i = lpu->cq_head; i != lpu->sq_tail; i++)
 		lpu->ended[lpu->ended_count++] = lpu->pending[i % lpu->entries];
 	lpu->cq_head = lpu->sq_tail;
 	mr_lpu_slots_forget(lpu);
-	status = again ? lpu->bus->ops->reset(lpu->bus) : 0;
-	if (!status)
-		status = mr_lpu_enable(lpu);
-	if (!status && again)
-		status = same_device(lpu);
-	if (!status)
-		status = mr_lpu_queue_create(lpu);
-	if (!status && again && lpu->loaded)
-		status = mr_lpu_reload(lpu);
+	status = mr_recover_reset(&lpu->recover);
 	lpu->lost = status;
 	return status;
 }
@@ -133,7 +113,7 @@ static int bring_up(struct lpu *lpu)
 			lpu->record_entries > lpu->id.ring_entries_max))
 		status = MR_E_NOT_SUPPORTED;
 	if (!status)
-		status = mr_lpu_queue_create(lpu);
+		status = mr_lpu_start(lpu);
 	if (status)
 		return status;
 	caps->slots = lpu->id.slots_max < lpu->entries / 2 ? lpu->id.slots_max : lpu->entries / 2;
@@ -170,6 +150,12 @@ int mr_lpu_open(const struct mr_lpu_options *options, struct mr_device **dev)
 	lpu->arena = options->arena;
 	lpu->bus = options->bus;
 	lpu->timeout_ns = (options->timeout_ms ? options->timeout_ms : 5000) * 1000000;
+	lpu->now_ns = options->now_ns ? options->now_ns : mr_lpu_monotonic_ns;
+	lpu->clock_arg = options->clock_arg;
+	lpu->coalesce = options->coalesce;
+	lpu->log = options->log;
+	lpu->log_arg = options->log_arg;
+	mr_lpu_recover_init(lpu);
 	lpu->want_slots = options->slots;
 	lpu->want_context = options->context;
 	lpu->want_batch = options->batch_max;

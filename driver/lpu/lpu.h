@@ -6,10 +6,15 @@
  * What it says of its own beside device.h: a DECODE whose entries ask for more logits rows (entries x steps)
  * than 32 MiB hold is MR_E_TOO_LARGE; slot_close never fails for an open slot; where the device refuses a
  * slot_open or kv_fork that was accepted here, work on that slot ends with the device's reason; reset brings the device up
- * again with its program, and every command under way ends with MR_E_DEVICE.
+ * again with its program, and every command under way ends with MR_E_DEVICE. A device that makes no progress
+ * is dealt with as recover.h says: a command that was aborted for it ends with MR_E_TIMEOUT, and poll says
+ * MR_E_TIMEOUT or MR_E_DEVICE where only a reset is left. The model must stay until the device is closed: a
+ * function-level reset takes the program away, and it is loaded again.
  */
 #ifndef MR_DRIVER_LPU_LPU_H
 #define MR_DRIVER_LPU_LPU_H
+
+#include <stddef.h>
 
 #include "driver/device.h"
 
@@ -23,7 +28,15 @@ struct mr_lpu_options {
 	uint32_t slots;         /* to ask for; 0 = all that the device has */
 	uint32_t context;       /* positions a slot the program is compiled for; 0 = the model's */
 	uint32_t batch_max;     /* 0 = 64 */
-	uint64_t timeout_ms;    /* for admin commands; 0 = 5000 */
+	uint64_t timeout_ms;    /* for admin commands, and without progress; 0 = 5000 */
+	uint32_t
+		coalesce; /* MR_LPU_COALESCE(entries, us) of lpu_spec.h, where the device can; 0 = off */
+	/* Nanoseconds of a clock that never goes back, for every time limit; NULL = CLOCK_MONOTONIC. */
+	uint64_t (*now_ns)(void *arg);
+	void *clock_arg;
+	/* A line for an operator: events that the device tells, resets. NULL = silent. */
+	void (*log)(void *arg, const char *line);
+	void *log_arg;
 };
 
 /*
@@ -54,5 +67,19 @@ int mr_lpu_kv_read(struct mr_device *dev, struct mr_slot slot, uint32_t layer, u
  * @bytes, or a negative status. A set-up call: it waits for the device, and sleeps meanwhile.
  */
 int mr_lpu_log(struct mr_device *dev, uint32_t log, void *out, uint32_t bytes);
+
+/*
+ * A feature of the device (MR_LPU_FEATURE_* of lpu_spec.h; COALESCE is that of the one I/O queue). A reset puts
+ * back all but what mr_lpu_options said. Set-up calls, as the next one. MR_E_NOT_SUPPORTED where the device
+ * has it not, or for setting SHADOW.
+ */
+int mr_lpu_feature_get(struct mr_device *dev, uint32_t feature, uint32_t *value);
+int mr_lpu_feature_set(struct mr_device *dev, uint32_t feature, uint32_t value);
+
+/*
+ * Sends a firmware image, has it verified into @slot, and activates it: it runs after the next reset. 0,
+ * MR_E_NOT_SUPPORTED, MR_E_TOO_LARGE, or what the device said of it; then what runs goes on running.
+ */
+int mr_lpu_firmware_update(struct mr_device *dev, const void *image, size_t bytes, uint32_t slot);
 
 #endif /* MR_DRIVER_LPU_LPU_H */

@@ -185,6 +185,9 @@ static int retire(struct lpu *lpu, struct pending *p, int status, struct mr_even
 	status = p->status ? p->status : status;
 	if (status == MR_E_STALE)
 		status = why_stale(lpu, p);
+	/* Nobody but recovery ends a command early. */
+	if (status == MR_E_CANCELLED)
+		status = MR_E_TIMEOUT;
 	settle_slots(lpu, p, status);
 	return end(lpu, p, status, event);
 }
@@ -196,7 +199,8 @@ static int verdict(const struct lpu *lpu, const struct pending *p,
 	const struct mr_lpu_completion c = *shared;
 	int status = -(int)c.status;
 
-	if (c.request != p->request || status < MR_E_INTERNAL)
+	if (c.request != p->request || status < MR_E_INTERNAL ||
+	    (status == MR_E_CANCELLED && !p->aborted))
 		return MR_E_PROTOCOL;
 	/* Success means that every record came that was to come. */
 	if (p->kind >= PENDING_DECODE && !status &&
@@ -232,7 +236,7 @@ static int step(struct lpu *lpu, struct mr_event *event)
 		mr_count(MR_M_lpu_bad_completion, 1);
 		return 0;
 	}
-	event->seen_ns = mr_lpu_now_ns();
+	event->seen_ns = mr_lpu_monotonic_ns(NULL);
 	return 1;
 }
 
@@ -240,40 +244,28 @@ static int step(struct lpu *lpu, struct mr_event *event)
 static void tell(struct lpu *lpu)
 {
 	if (lpu->record_told != lpu->record_head) {
-		lpu->bus->ops->doorbell(lpu->bus, IO_QUEUE, MR_LPU_DB_RECORD_HEAD,
-					lpu->record_head);
+		mr_lpu_doorbell(lpu, IO_QUEUE, MR_LPU_DB_RECORD_HEAD, lpu->record_head);
 		lpu->record_told = lpu->record_head;
-		mr_count(MR_M_lpu_doorbells, 1);
 	}
 	if (lpu->cq_told != lpu->cq_head) {
-		lpu->bus->ops->doorbell(lpu->bus, IO_QUEUE, MR_LPU_DB_CQ_HEAD, lpu->cq_head);
+		mr_lpu_doorbell(lpu, IO_QUEUE, MR_LPU_DB_CQ_HEAD, lpu->cq_head);
 		lpu->cq_told = lpu->cq_head;
-		mr_count(MR_M_lpu_doorbells, 1);
 	}
 }
 
 /* No progress for long: is the device slow, or gone? */
 static void watch(struct lpu *lpu)
 {
-	if (lpu->cq_head == lpu->sq_tail || ++lpu->idle_polls % STALL_POLLS)
+	/* A loop that sleeps polls rarely: then each empty poll looks. */
+	if (lpu->cq_head == lpu->sq_tail || (!lpu->slept && ++lpu->idle_polls % STALL_POLLS))
 		return;
-	uint64_t now = mr_lpu_now_ns();
-	if (!lpu->progress_ns)
-		lpu->progress_ns = now;
-	if (now - lpu->progress_ns < lpu->timeout_ns)
-		return;
-	uint32_t beat = lpu->bus->ops->reg_read(lpu->bus, MR_LPU_REG_HEARTBEAT);
-	if (lpu->bus->ops->reg_read(lpu->bus, MR_LPU_REG_STATUS) != MR_LPU_STATUS_READY)
-		lpu->lost = MR_E_DEVICE;
-	else if (beat == lpu->heartbeat)
-		lpu->lost = MR_E_TIMEOUT;
-	lpu->heartbeat = beat;
-	lpu->progress_ns = now;
+	lpu->slept = 0;
+	lpu->lost = mr_recover_tick(&lpu->recover);
 }
 
 int mr_lpu_settle(struct lpu *lpu)
 {
-	uint64_t until = mr_lpu_now_ns() + lpu->timeout_ns;
+	uint64_t until = mr_lpu_now_ns(lpu) + lpu->timeout_ns;
 	struct mr_event event;
 
 	for (uint32_t i = lpu->cq_head; i != lpu->sq_tail; i++)
@@ -283,11 +275,12 @@ int mr_lpu_settle(struct lpu *lpu)
 	while (oldest(lpu)) {
 		if (mr_lpu_bus_lost(lpu))
 			return mr_lpu_bus_lost(lpu);
-		if (mr_lpu_now_ns() > until)
+		if (mr_lpu_now_ns(lpu) > until)
 			return MR_E_TIMEOUT;
 		step(lpu, &event); /* nothing but quiet commands: no event is lost */
 		tell(lpu);
 	}
+	mr_recover_progress(&lpu->recover);
 	return lpu->ended_next < lpu->ended_count ? MR_E_BUSY : 0;
 }
 
@@ -310,8 +303,9 @@ int mr_lpu_poll(struct mr_device *dev, struct mr_event *events, uint32_t max)
 		done = 1;
 	}
 	tell(lpu);
+	mr_lpu_events_look(lpu);
 	if (done)
-		lpu->progress_ns = 0;
+		mr_recover_progress(&lpu->recover);
 	else if (mr_lpu_bus_lost(lpu))
 		lpu->lost = mr_lpu_bus_lost(lpu); /* what had come before was told first */
 	else
@@ -338,6 +332,7 @@ int mr_lpu_arm(struct mr_device *dev)
 
 	if (lpu->lost || lpu->ended_next < lpu->ended_count)
 		return 1;
+	lpu->slept = 1;
 	mr_lpu_ring(lpu);
 	/* What an earlier arming left: the descriptor is not blocking, and empty is as good. */
 	ssize_t drained = read(dev->wait_fd, &count, sizeof(count));

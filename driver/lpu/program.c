@@ -72,15 +72,19 @@ static uint32_t smaller(uint32_t a, uint32_t b)
 	return a < b ? a : b;
 }
 
+int mr_lpu_staging(struct lpu *lpu)
+{
+	return lpu->staging ? 0
+			    : mr_arena_region(lpu->arena, MR_REGION_WEIGHTS, STAGING_BYTES,
+					      &lpu->staging);
+}
+
 static int make_room(struct lpu *lpu, uint32_t vocab, uint32_t batch)
 {
 	uint64_t row = (4ull * vocab + 63) / 64 * 64;
 	uint64_t rows = LOGITS_BYTES / row > batch ? LOGITS_BYTES / row : batch;
-	int status = 0;
+	int status = mr_lpu_staging(lpu);
 
-	if (!lpu->staging)
-		status = mr_arena_region(lpu->arena, MR_REGION_WEIGHTS, STAGING_BYTES,
-					 &lpu->staging);
 	if (!status && (!lpu->logits || lpu->logits->bytes < rows * row))
 		status = mr_arena_region(lpu->arena, MR_REGION_READBACK, rows * row, &lpu->logits);
 	if (status)
@@ -107,33 +111,62 @@ static int set_caps(struct lpu *lpu, const struct mr_model *model, uint32_t batc
 	if (!status)
 		status = mr_lpu_read_room(lpu);
 	lpu->loaded = !status;
-	lpu->model = model;
 	return status;
 }
 
-static int load(struct lpu *lpu, const struct mr_model *model,
-		void (*call)(void *arg, unsigned percent), void *arg)
+static int compile(struct lpu *lpu, const struct mr_model *model, uint32_t batch, uint32_t context,
+		   struct progress *progress, struct mr_program *program)
 {
-	struct progress progress = {.call = call, .arg = arg, .span = 40, .last = ~0u};
-	uint32_t context = lpu->want_context ? lpu->want_context : model->shape.context;
-	uint32_t batch = lpu->want_batch ? lpu->want_batch : 64;
-	struct mr_program program;
-	int status;
-
-	context = smaller(context, smaller(model->shape.context, lpu->id.context_max));
-	batch = smaller(smaller(batch, lpu->id.batch_max), lpu->record_entries);
 	struct mr_compile_options options = {
 		.chip = &lpu->chip,
 		.chips = lpu->id.chips,
 		.batch = batch,
 		.context = context,
 		.progress = report,
-		.progress_arg = &progress,
+		.progress_arg = progress,
 	};
-	status = mr_compile(model, &options, &program, lpu->why, sizeof(lpu->why));
+
+	return mr_compile(model, &options, program, lpu->why, sizeof(lpu->why));
+}
+
+int mr_lpu_reload(struct lpu *lpu)
+{
+	struct progress none = {.span = 100};
+	struct mr_program program;
+	int status;
+
+	if (!lpu->loaded)
+		return 0;
+	status = compile(lpu, lpu->model, lpu->dev.caps.batch_max, lpu->dev.caps.context, &none,
+			 &program);
+	if (status)
+		return status;
+	status = send(lpu, &program, &none);
+	mr_program_free(&program);
+	return status;
+}
+
+int mr_lpu_load(struct mr_device *dev, const struct mr_model *model,
+		void (*call)(void *arg, unsigned percent), void *arg)
+{
+	struct lpu *lpu = lpu_of(dev);
+	struct progress progress = {.call = call, .arg = arg, .span = 40, .last = ~0u};
+	uint32_t context = lpu->want_context ? lpu->want_context : model->shape.context;
+	uint32_t batch = lpu->want_batch ? lpu->want_batch : 64;
+	struct mr_program program;
+	int status;
+
+	lpu->why[0] = 0;
+	status = lpu->slots_open ? MR_E_BUSY : mr_lpu_settle(lpu);
+	if (status)
+		return status;
+	context = smaller(context, smaller(model->shape.context, lpu->id.context_max));
+	batch = smaller(smaller(batch, lpu->id.batch_max), lpu->record_entries);
+	status = compile(lpu, model, batch, context, &progress, &program);
 	if (status)
 		return status;
 	lpu->loaded = 0;
+	lpu->model = model;
 	progress.first = 40;
 	progress.span = 60;
 	status = make_room(lpu, model->shape.vocab, batch);
@@ -143,20 +176,4 @@ static int load(struct lpu *lpu, const struct mr_model *model,
 		status = set_caps(lpu, model, batch, context, &program);
 	mr_program_free(&program);
 	return status;
-}
-
-int mr_lpu_load(struct mr_device *dev, const struct mr_model *model,
-		void (*call)(void *arg, unsigned percent), void *arg)
-{
-	struct lpu *lpu = lpu_of(dev);
-	int status;
-
-	lpu->why[0] = 0;
-	status = lpu->slots_open ? MR_E_BUSY : mr_lpu_settle(lpu);
-	return status ? status : load(lpu, model, call, arg);
-}
-
-int mr_lpu_reload(struct lpu *lpu)
-{
-	return load(lpu, lpu->model, NULL, NULL);
 }

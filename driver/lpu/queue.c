@@ -8,7 +8,11 @@
 
 #define PARAM_BYTES    (1u << 20)
 #define DECODES_MAX    8192u
-#define READBACK_BYTES MR_CHIP_BYTES_MAX
+#define READBACK_BYTES (MR_CHIP_BYTES_MAX + EVENT_BYTES)
+
+/* A device looks at those of every queue that it has; one with more does without. */
+#define SHADOWS      65u
+#define SHADOW_BYTES (SHADOWS * sizeof(struct mr_lpu_shadow))
 
 /* A region's bytes, dealt out from the start, each piece on a cache line of its own. */
 struct dealer {
@@ -36,7 +40,8 @@ int mr_lpu_queue_init(struct lpu *lpu)
 				 &lpu->commands);
 	if (!status)
 		status = mr_arena_region(lpu->arena, MR_REGION_RECORDS,
-					 ADMIN_ENTRIES * sizeof(*lpu->admin_cq) + cq + ring + 1024,
+					 ADMIN_ENTRIES * sizeof(*lpu->admin_cq) + cq + ring +
+						 SHADOW_BYTES + 1024,
 					 &lpu->records);
 	if (!status)
 		status = mr_arena_region(lpu->arena, MR_REGION_READBACK, READBACK_BYTES,
@@ -50,6 +55,7 @@ int mr_lpu_queue_init(struct lpu *lpu)
 	lpu->admin_cq = deal(&in, ADMIN_ENTRIES * sizeof(*lpu->admin_cq));
 	lpu->cq = deal(&in, cq);
 	lpu->ring = deal(&in, ring);
+	lpu->shadow = deal(&in, SHADOW_BYTES);
 	lpu->param_room.size = PARAM_BYTES;
 	lpu->decode_room.size = DECODES_MAX;
 	lpu->pending = calloc(lpu->entries, sizeof(*lpu->pending));
@@ -79,6 +85,51 @@ int mr_lpu_queue_create(struct lpu *lpu)
 	lpu->decode_room.head = lpu->decode_room.tail;
 	lpu->row_room.head = lpu->rows_done = lpu->row_room.tail;
 	return mr_lpu_admin(lpu, &cmd, NULL);
+}
+
+int mr_lpu_shadow_start(struct lpu *lpu)
+{
+	struct mr_lpu_cmd_features cmd = {
+		.head.opcode = MR_LPU_FEATURES,
+		.feature = MR_LPU_FEATURE_SHADOW,
+		.action = MR_LPU_FEATURE_SET,
+		.value = 1,
+		.iova = mr_region_iova(lpu->records, lpu->shadow),
+	};
+	uint32_t on;
+
+	if (!(lpu->id.opcodes_admin & 1ull << MR_LPU_FEATURES) ||
+	    !(lpu->id.features & 1ull << MR_LPU_FEATURE_SHADOW) || lpu->id.queues_max > SHADOWS - 1)
+		return 0;
+	/* What BAR2 has been told, this command's own tail with it. */
+	memset(lpu->shadow, 0, SHADOW_BYTES);
+	lpu->shadow[0].sq_tail = lpu->admin_tail + 1;
+	lpu->shadow[0].cq_head = lpu->admin_head;
+	int status = mr_lpu_admin(lpu, &cmd, &on);
+	if (status || on != 1)
+		return status ? status : MR_E_PROTOCOL;
+	lpu->shadow_on = 1;
+	/* Its own completion was given back to BAR2, where the device no longer looks. */
+	mr_lpu_doorbell(lpu, 0, MR_LPU_DB_CQ_HEAD, lpu->admin_head);
+	return 0;
+}
+
+void mr_lpu_doorbell(struct lpu *lpu, uint32_t queue, uint32_t offset, uint32_t value)
+{
+	if (lpu->shadow_on) {
+		struct mr_lpu_shadow *s = &lpu->shadow[queue];
+		/*
+		 * Store, full fence, load: pairs with the device's store of asleep, fence, look at the
+		 * indices, so that one side sees the other.
+		 */
+		__atomic_store_n(&s->sq_tail + offset / sizeof(value), value, __ATOMIC_SEQ_CST);
+		if (!__atomic_load_n(&s->asleep, __ATOMIC_SEQ_CST)) {
+			mr_count(MR_M_lpu_doorbells_avoided, 1);
+			return;
+		}
+	}
+	lpu->bus->ops->doorbell(lpu->bus, queue, offset, value);
+	mr_count(MR_M_lpu_doorbells, 1);
 }
 
 struct mr_lpu_command *mr_lpu_next(struct lpu *lpu, uint32_t keep, struct pending **pending)
@@ -113,8 +164,7 @@ void mr_lpu_submit(struct lpu *lpu, int now)
 void mr_lpu_ring(struct lpu *lpu)
 {
 	if (lpu->sq_rung != lpu->sq_tail) {
-		lpu->bus->ops->doorbell(lpu->bus, IO_QUEUE, MR_LPU_DB_SQ_TAIL, lpu->sq_tail);
+		mr_lpu_doorbell(lpu, IO_QUEUE, MR_LPU_DB_SQ_TAIL, lpu->sq_tail);
 		lpu->sq_rung = lpu->sq_tail;
-		mr_count(MR_M_lpu_doorbells, 1);
 	}
 }

@@ -252,6 +252,7 @@ static int branch(struct mr_sched *s, struct entry *e, struct sequence *from)
 	q->prefix = from->prefix;
 	q->prefix_count = from->prefix_count;
 	q->history = from->history;
+	q->decoded = from->decoded;
 	if (!score)
 		mr_sched_sequence_name(s, q, r->key);
 	begin(s, e, q, from->count, (uint32_t)more);

@@ -130,6 +130,8 @@ int mr_sched_decode_turn(struct mr_sched *s)
 	for (int i = 0; i < posted; i++) {
 		struct sequence *q = s->batch[i];
 
+		if (q->decoded == NONE)
+			q->decoded = q->fed;
 		q->inflight++;
 		q->decoding = 1;
 		q->stopped = 0;

@@ -162,6 +162,7 @@ struct sequence {
 	uint32_t positions; /* that its KV may come to, with what its request asks for */
 	uint32_t written;   /* positions with KV where prefill writes */
 	uint32_t fed;       /* positions with KV on the decode device */
+	uint32_t decoded;   /* the first position whose KV DECODE made; NONE = it made none */
 	uint32_t
 		history; /* the answer's first token that DECODE is fed: penalties look back to it */
 	uint64_t prefix; /* name, and its length in tokens */
@@ -207,6 +208,7 @@ struct mr_sched {
 	uint64_t itl_ns, client_blocks;
 	int no_cache;
 	int shared;             /* one device does both stages */
+	int one_class;          /* prefill and DECODE make the same bits */
 	int dirty;              /* submitted or cancelled since the last poll */
 	int draining;           /* nothing more is accepted */
 	uint64_t wanted, there; /* of the last refusal for want of room */
@@ -279,6 +281,15 @@ static inline uint32_t least(uint32_t a, uint32_t b)
 static inline uint32_t blocks_of(uint32_t positions)
 {
 	return (positions + MR_KV_BLOCK_TOKENS - 1) / MR_KV_BLOCK_TOKENS;
+}
+
+/*
+ * How many of the first @count positions of @q other prompts may share: theirs are in prefill's numeric
+ * class, so where DECODE's is another one, what it made is its own sequence's alone.
+ */
+static inline uint32_t shareable(const struct mr_sched *s, const struct sequence *q, uint32_t count)
+{
+	return s->one_class ? count : least(count, q->decoded);
 }
 
 /* Where prefill writes. */

@@ -379,7 +379,7 @@ void mr_kv_publish(struct mr_sched *s, struct sequence *q, enum pool_id id, uint
 	struct pool *pool = &s->pool[id];
 	struct kv *kv = q->kv[id];
 	uint64_t space = client_space(q->client);
-	uint32_t depth, blocks = count / MR_KV_BLOCK_TOKENS;
+	uint32_t depth, blocks = shareable(s, q, count) / MR_KV_BLOCK_TOKENS;
 
 	if (!kv || s->no_cache || pool->no_fork || (kv->leaf != NONE && kv->depth >= blocks))
 		return;
@@ -409,7 +409,7 @@ void mr_kv_keep(struct mr_sched *s, struct sequence *q, enum pool_id id, uint64_
 		return;
 	if (!from)
 		from = match(s, q, id, &at);
-	at = least(at, count) / MR_KV_BLOCK_TOKENS * MR_KV_BLOCK_TOKENS;
+	at = shareable(s, q, least(at, count)) / MR_KV_BLOCK_TOKENS * MR_KV_BLOCK_TOKENS;
 	if (!from || at == 0)
 		return;
 	config.positions = at;

@@ -48,6 +48,14 @@ static int put_off(struct mr_sched *s, struct sequence *q, int status)
 	return 1;
 }
 
+/* The KV of an answer is gone: it is computed again, as a prompt's. */
+static void forget_decoded(const struct mr_sched *s, struct sequence *q)
+{
+	if (q->decoded != NONE && !s->one_class)
+		mr_count(MR_M_sched_other_numerics, 1);
+	q->decoded = NONE;
+}
+
 /*
  * APPEND, on KV that is there: in a slot with room for more and the new sampling. Where prefill cannot
  * reach it, DECODE is fed the new tokens.
@@ -59,6 +67,7 @@ static int resume(struct mr_sched *s, struct sequence *q)
 	if (status == MR_E_NOT_SUPPORTED) {
 		mr_kv_drop(s, q, DEC);
 		q->fed = 0;
+		forget_decoded(s, q);
 		return 1;
 	}
 	if (status <= 0)
@@ -80,6 +89,8 @@ static int start(struct mr_sched *s, struct sequence *q)
 
 	if (q->kv[DEC] && q->fed == 0)
 		mr_kv_drop(s, q, DEC);
+	if (q->fed == 0)
+		forget_decoded(s, q);
 	if (q->kv[DEC] && (!resume(s, q) || q->ending))
 		return q->ending;
 	if (q->state != QUEUED)

@@ -161,6 +161,7 @@ int mr_sched_create(const struct mr_sched_options *o, struct mr_sched **sched)
 	s->prefill = o->prefill;
 	s->decode = o->decode;
 	s->shared = o->prefill == o->decode;
+	s->one_class = !strcmp(o->prefill->caps.class_prefill, o->decode->caps.class_decode);
 	s->clock = o->clock ? *o->clock : mr_clock_monotonic;
 	s->layers = o->model->shape.layers;
 	s->requests = default_to(o->requests, 256);

@@ -33,6 +33,7 @@ struct sequence *mr_sched_sequence_new(struct mr_sched *s, uint64_t client)
 		.index = q->index,
 		.owner = s->next_owner++,
 		.state = FREE,
+		.decoded = NONE,
 		.account = account,
 		.tokens = q->tokens,
 		.ready = q->ready,

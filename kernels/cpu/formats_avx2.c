@@ -9,7 +9,6 @@
 #include "kernels/cpu/formats.h"
 #include "kernels/cpu/pack.h"
 
-#define AHEAD  8192 /* bytes to prefetch ahead of a lone row, as matmul_avx2.c does */
 #define TILE   4
 #define INLINE static inline __attribute__((always_inline))
 
@@ -57,12 +56,6 @@ INLINE struct pair negative(struct pair a)
 	const __m256 sign = _mm256_set1_ps(-0.0f);
 
 	return (struct pair){_mm256_xor_ps(a.lo, sign), _mm256_xor_ps(a.hi, sign)};
-}
-
-INLINE void prefetch(const uint8_t *w, size_t count)
-{
-	for (size_t i = 0; i < count; i += 64)
-		_mm_prefetch((const char *)w + AHEAD + i, _MM_HINT_T0);
 }
 
 /* v shifted left by @by bits, right where it is negative. */
@@ -185,8 +178,6 @@ INLINE void rows_quantized(enum mr_packing packing, const uint8_t *w, const stru
 	struct pair w_d = {_mm256_setzero_ps(), _mm256_setzero_ps()}, w_m = w_d;
 
 	for (size_t b = 0; b < blocks; b++, w += step) {
-		if (n == 1)
-			prefetch(w, step);
 		if (k && b % 8 == 0) {
 			w_d = halves(w);
 			/* exact, and with it a minimum is added, as Q4_1's */

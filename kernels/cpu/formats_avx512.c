@@ -10,7 +10,6 @@
 #include "kernels/cpu/formats.h"
 #include "kernels/cpu/pack.h"
 
-#define AHEAD  8192 /* bytes to prefetch ahead of a lone row, as matmul_avx512.c does */
 #define TILE   8
 #define INLINE static inline __attribute__((always_inline))
 
@@ -35,12 +34,6 @@ INLINE __m512 bytes(const uint8_t *p)
 INLINE __m512 signed_bytes(const uint8_t *p)
 {
 	return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
-}
-
-INLINE void prefetch(const uint8_t *w, size_t count)
-{
-	for (size_t i = 0; i < count; i += 64)
-		_mm_prefetch((const char *)w + AHEAD + i, _MM_HINT_T0);
 }
 
 /* v shifted left by @by bits, right where it is negative. */
@@ -143,8 +136,6 @@ INLINE void rows_quantized(enum mr_packing packing, const uint8_t *w, const stru
 	__m512 w_d = _mm512_setzero_ps(), w_m = w_d;
 
 	for (size_t b = 0; b < blocks; b++, w += step) {
-		if (n == 1)
-			prefetch(w, step);
 		if (k && b % 8 == 0) {
 			w_d = halves(w);
 			/* exact, and with it a minimum is added, as Q4_1's */
@@ -179,12 +170,8 @@ INLINE void rows_float(enum mr_packing packing, const uint8_t *w, size_t group_b
 	for (uint32_t c = 0; c < x->cols; c++, w += step) {
 		__m512 v[4];
 
-		for (int g = 0; g < groups; g++) {
+		for (int g = 0; g < groups; g++)
 			v[g] = values(packing, w + g * group_bytes);
-			if (n == 1)
-				_mm_prefetch((const char *)w + g * group_bytes + AHEAD / 4,
-					     _MM_HINT_T0);
-		}
 		for (int i = 0; i < n; i++) {
 			__m512 a = _mm512_set1_ps(in[(size_t)i * x->cols + c]);
 

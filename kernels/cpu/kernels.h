@@ -28,8 +28,8 @@
 #include "kernels/cpu/layer.h"
 
 /*
- * Activations of class D: (rows, cols) int8 with a scale and a sum for each block of 32 columns; and
- * as they were, for float weights.
+ * Activations as products read them. In class D: (rows, cols) int8 with a scale and a sum for each block
+ * of 32 columns; and as they were, for float weights. In a class P: BF16 alone.
  */
 struct mr_q8 {
 	int8_t *q;    /* (rows, cols) */
@@ -37,6 +37,7 @@ struct mr_q8 {
 	int32_t *sum; /* (rows, cols/32): the block's q added up */
 	uint32_t rows, cols;
 	float *x; /* (rows, cols): a copy of what was quantised; NULL where no weights are floats */
+	uint16_t *bf16; /* (rows, cols); NULL where there is no class P */
 };
 
 /* Attention of one row's query heads that share a KV head, over positions 0 to count-1. */
@@ -66,11 +67,20 @@ struct mr_attention {
 #define MR_ATTENTION_SCRATCH(head_dim) \
 	(MR_ATTENTION_QUERIES * (MR_ATTENTION_TILE + 2 * MR_ATTENTION_PART(head_dim)))
 
+/* Activation rows that the int8 tiles take at a time; fewer are left to AVX-512. */
+#define MR_AMX_ROWS 16u
+
 /* Lengths n are multiples of 16, cols of 32. */
 struct mr_kernels {
-	const char *name; /* "scalar", "avx2", "avx512" */
+	const char *name;     /* "scalar", "avx2", "avx512", "amx" */
+	const char *numerics; /* numeric class: "D", "P-amx-bf16" */
+	/*
+	 * The class P that this path has for prompts, over matrices of MR_PACK_BF16_TILES; NULL = none. Its
+	 * result for a row depends on that row alone, too.
+	 */
+	const struct mr_kernels *prompt;
 
-	/* fills out->rows rows of out->cols; out->x too where it is not NULL */
+	/* fills out->rows rows of out->cols: in class D q, scale and sum, x where it is not NULL; else bf16 */
 	void (*quantize)(const float *x, struct mr_q8 *out);
 	/*
 	 * y (x->rows, w->rows; row stride @stride floats) = x * w^T for output rows [row0, row1),
@@ -97,7 +107,7 @@ struct mr_kernels {
 };
 
 /*
- * The table for @name ("scalar", "avx2", "avx512"), or for the widest path that this CPU has where
+ * The table for @name ("scalar", "avx2", "avx512", "amx"), or for the widest path that this CPU has where
  * @name is NULL. The environment's MR_CPU overrides a NULL. Returns NULL where the CPU lacks it or
  * nobody knows the name.
  */

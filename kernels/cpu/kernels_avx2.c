@@ -6,6 +6,7 @@
 
 const struct mr_kernels mr_kernels_avx2 = {
 	.name = "avx2",
+	.numerics = "D",
 	.quantize = quantize,
 	.matmul = mr_matmul_avx2,
 	.rmsnorm = rmsnorm,

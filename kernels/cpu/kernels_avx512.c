@@ -6,6 +6,7 @@
 
 const struct mr_kernels mr_kernels_avx512 = {
 	.name = "avx512",
+	.numerics = "D",
 	.quantize = quantize,
 	.matmul = mr_matmul_avx512,
 	.rmsnorm = rmsnorm,

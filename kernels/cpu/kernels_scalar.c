@@ -86,6 +86,7 @@ static void matmul(const struct mr_matrix *w, const struct mr_q8 *x, float *y, s
 
 const struct mr_kernels mr_kernels_scalar = {
 	.name = "scalar",
+	.numerics = "D",
 	.quantize = quantize,
 	.matmul = matmul,
 	.rmsnorm = rmsnorm,

@@ -113,7 +113,8 @@ static void quantize_cols(const struct part *p, const struct mr_q8 *q, uint32_t 
 			     .sum = q->sum + at / 32,
 			     .rows = 1,
 			     .cols = cols,
-			     .x = q->x ? q->x + at : NULL};
+			     .x = q->x ? q->x + at : NULL,
+			     .bf16 = q->bf16 ? q->bf16 + at : NULL};
 
 	p->c->kern->quantize(x, &view);
 }

@@ -36,6 +36,7 @@ struct mr_shape {
 	float rope_magnitude;
 	uint32_t
 		float_weights; /* 1 = some matrix is F32, F16 or BF16: products need inputs as floats */
+	uint32_t bf16_inputs; /* 1 = layers are computed in a class P too */
 };
 
 /* A weight matrix as the kernels read it, (rows, cols): see pack.h for the layouts. */
@@ -50,6 +51,7 @@ enum mr_packing {
 	MR_PACK_F32X16,
 	MR_PACK_F16X16,
 	MR_PACK_BF16X16,
+	MR_PACK_BF16_TILES, /* of any type, rounded: for class P alone */
 };
 struct mr_matrix {
 	const void *data; /* 64-byte aligned; mr_pack_bytes(packing, rows, cols) long */

@@ -8,7 +8,8 @@
 
 #include "kernels/cpu/kernels.h"
 
-extern const struct mr_kernels mr_kernels_scalar, mr_kernels_avx2, mr_kernels_avx512;
+extern const struct mr_kernels mr_kernels_scalar, mr_kernels_avx2, mr_kernels_avx512,
+	mr_kernels_amx;
 
 /* mr_kernels.matmul */
 void mr_matmul_avx2(const struct mr_matrix *w, const struct mr_q8 *x, float *y, size_t stride,

@@ -196,9 +196,11 @@ static inline __attribute__((always_inline)) void product(const int q4, const st
 void mr_matmul_avx2(const struct mr_matrix *w, const struct mr_q8 *x, float *y, size_t stride,
 		    uint32_t row0, uint32_t row1, const void *next)
 {
-	if (mr_is_other_format(w->packing))
+	if (mr_is_other_format(w->packing)) {
 		mr_formats_avx2(w, x, y, stride, row0, row1);
-	else if (w->packing == MR_PACK_Q4_1X16)
+		if (next)
+			mr_prefetch_l2(next, MR_PREFETCH_BYTES);
+	} else if (w->packing == MR_PACK_Q4_1X16)
 		product(1, w, x, y, stride, row0, row1, next);
 	else
 		product(0, w, x, y, stride, row0, row1, next);

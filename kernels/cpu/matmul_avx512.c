@@ -35,8 +35,8 @@ struct stream {
 
 /*
  * A lone row streams at the pace that the hardware's own fetching reaches, and instructions for it only slow it
- * down (25 against 42 GB/s, measured); they are for the start of what comes next. With more rows the hardware
- * loses the stream among theirs.
+ * down (they take the first cache's few places for misses); they are for the start of what comes next. With more
+ * rows the hardware loses the stream among theirs.
  */
 static inline void prefetch(const uint8_t *w, size_t bytes, const int n, const struct stream *s)
 {
@@ -174,9 +174,11 @@ static inline __attribute__((always_inline)) void product(const int q4, const st
 void mr_matmul_avx512(const struct mr_matrix *w, const struct mr_q8 *x, float *y, size_t stride,
 		      uint32_t row0, uint32_t row1, const void *next)
 {
-	if (mr_is_other_format(w->packing))
+	if (mr_is_other_format(w->packing)) {
 		mr_formats_avx512(w, x, y, stride, row0, row1);
-	else if (w->packing == MR_PACK_Q4_1X16)
+		if (next)
+			mr_prefetch_l2(next, MR_PREFETCH_BYTES);
+	} else if (w->packing == MR_PACK_Q4_1X16)
 		product(1, w, x, y, stride, row0, row1, next);
 	else
 		product(0, w, x, y, stride, row0, row1, next);

@@ -19,6 +19,7 @@ static const struct {
 	[MR_PACK_F32X16] = {32, 128, MR_F32X16_BYTES},
 	[MR_PACK_F16X16] = {32, 64, MR_F16X16_BYTES},
 	[MR_PACK_BF16X16] = {32, 64, MR_F16X16_BYTES},
+	[MR_PACK_BF16_TILES] = {32, 0, MR_BF16_TILE_BYTES}, /* no type of a file's */
 };
 
 size_t mr_pack_bytes(enum mr_packing packing, uint32_t rows, uint32_t cols)
@@ -168,6 +169,8 @@ void mr_pack(enum mr_packing packing, const void *gguf_blocks, uint32_t rows, ui
 			case MR_PACK_BF16X16:
 				pack_values(src, 2, r, to);
 				break;
+			case MR_PACK_BF16_TILES:
+				break;
 			}
 		}
 	}
@@ -241,43 +244,80 @@ static void unpack_q6_k(const uint8_t *w, uint32_t r, float *x)
 	}
 }
 
-void mr_unpack_row(const struct mr_matrix *m, uint32_t row, float *x)
+/* The block of row @row that begins at column @col; returns its columns. */
+static uint32_t unpack_block(const struct mr_matrix *m, uint32_t row, uint32_t col, float *x)
 {
 	size_t out = shapes[m->packing].out, cols = shapes[m->packing].cols;
-	const uint8_t *w = (const uint8_t *)m->data + row / 16 * (m->cols / cols) * out;
+	const uint8_t *w =
+		(const uint8_t *)m->data + (row / 16 * (m->cols / cols) + col / cols) * out;
 	uint32_t r = row % 16;
 
-	for (size_t b = 0; b < m->cols / cols; b++, w += out, x += cols) {
-		switch (m->packing) {
-		case MR_PACK_Q4_1X16:
-			unpack_q4_1(w, r, x);
-			break;
-		case MR_PACK_Q8_0X16:
-			unpack_q8_0(w, r, x);
-			break;
-		case MR_PACK_Q4_0X16:
-			unpack_q4_0(w, r, x);
-			break;
-		case MR_PACK_Q4_KX16:
-		case MR_PACK_Q5_KX16:
-			unpack_q45_k(w, m->packing == MR_PACK_Q5_KX16, r, x);
-			break;
-		case MR_PACK_Q6_KX16:
-			unpack_q6_k(w, r, x);
-			break;
-		case MR_PACK_F32X16:
-			for (uint32_t c = 0; c < 32; c++)
-				memcpy(&x[c], w + 4 * (16 * c + r), 4);
-			break;
-		case MR_PACK_F16X16:
-			for (uint32_t c = 0; c < 32; c++)
-				x[c] = half_at(w, 16 * c + r);
-			break;
-		case MR_PACK_BF16X16:
-			memset(x, 0, 32 * sizeof(*x));
-			for (uint32_t c = 0; c < 32; c++)
-				memcpy((uint8_t *)&x[c] + 2, w + 2 * (16 * c + r), 2);
-			break;
+	switch (m->packing) {
+	case MR_PACK_Q4_1X16:
+		unpack_q4_1(w, r, x);
+		break;
+	case MR_PACK_Q8_0X16:
+		unpack_q8_0(w, r, x);
+		break;
+	case MR_PACK_Q4_0X16:
+		unpack_q4_0(w, r, x);
+		break;
+	case MR_PACK_Q4_KX16:
+	case MR_PACK_Q5_KX16:
+		unpack_q45_k(w, m->packing == MR_PACK_Q5_KX16, r, x);
+		break;
+	case MR_PACK_Q6_KX16:
+		unpack_q6_k(w, r, x);
+		break;
+	case MR_PACK_F32X16:
+		for (uint32_t c = 0; c < 32; c++)
+			memcpy(&x[c], w + 4 * (16 * c + r), 4);
+		break;
+	case MR_PACK_F16X16:
+		for (uint32_t c = 0; c < 32; c++)
+			x[c] = half_at(w, 16 * c + r);
+		break;
+	case MR_PACK_BF16X16:
+		memset(x, 0, 32 * sizeof(*x));
+		for (uint32_t c = 0; c < 32; c++)
+			memcpy((uint8_t *)&x[c] + 2, w + 2 * (16 * c + r), 2);
+		break;
+	case MR_PACK_BF16_TILES:
+		memset(x, 0, 32 * sizeof(*x));
+		for (uint32_t c = 0; c < 32; c++)
+			memcpy((uint8_t *)&x[c] + 2, w + 64 * (c / 2) + 4 * r + 2 * (c % 2), 2);
+		break;
+	}
+	return (uint32_t)cols;
+}
+
+void mr_unpack_row(const struct mr_matrix *m, uint32_t row, float *x)
+{
+	for (uint32_t col = 0; col < m->cols;)
+		col += unpack_block(m, row, col, x + col);
+}
+
+/* Rows that pad the last group are zeros. */
+void mr_pack_tiles(const struct mr_matrix *m, uint32_t row0, uint32_t row1, void *dst)
+{
+	size_t group = mr_pack_bytes(MR_PACK_BF16_TILES, 16, m->cols);
+	float x[256];
+
+	if (row1 % 16)
+		memset((uint8_t *)dst + row1 / 16 * group, 0, group);
+	for (uint32_t row = row0; row < row1; row++) {
+		uint8_t *to = (uint8_t *)dst + row / 16 * group + 4 * (row % 16);
+
+		for (uint32_t c = 0, n; c < m->cols; c += n) {
+			n = unpack_block(m, row, c, x);
+			for (uint32_t i = 0; i < n; i += 2) {
+				uint16_t pair[2] = {mr_float_to_bf16(x[i]),
+						    mr_float_to_bf16(x[i + 1])};
+
+				memcpy(to + (c + i) / 32 * MR_BF16_TILE_BYTES +
+					       (c + i) % 32 / 2 * 64,
+				       pair, 4);
+			}
 		}
 	}
 }

@@ -19,6 +19,8 @@
  *     bits for columns 0 to 15 and 64 for 16 to 31 (bits 2g and 2g+1 of byte 4r+j), 16 int8 scales for
  *     columns 0 to 15 and 16 for 16 to 31; a weight is value - 32.
  *   F32X16, F16X16, BF16X16: for each column the 16 rows' values.
+ *   BF16_TILES, 1,024 bytes for 32 columns: 16 rows of a tile, of 64 bytes; tile row k holds, for each of
+ *     the 16 rows in turn, columns 2k and 2k+1. Made from any of the others, values rounded to BF16.
  */
 #ifndef MR_KERNELS_CPU_PACK_H
 #define MR_KERNELS_CPU_PACK_H
@@ -28,17 +30,18 @@
 
 #include "kernels/cpu/layer.h"
 
-#define MR_Q4_1X16_BYTES 320u /* of 16 rows by 32 columns */
-#define MR_Q8_0X16_BYTES 544u
-#define MR_Q4_0X16_BYTES 288u
-#define MR_F32X16_BYTES  2048u
-#define MR_F16X16_BYTES  1024u
-#define MR_Q4_KX16_STEP  288u /* of 32 columns, without what all 256 share */
-#define MR_Q5_KX16_STEP  352u
-#define MR_Q6_KX16_STEP  416u
-#define MR_Q4_KX16_BYTES (64u + 8 * MR_Q4_KX16_STEP) /* of 16 rows by 256 columns */
-#define MR_Q5_KX16_BYTES (64u + 8 * MR_Q5_KX16_STEP)
-#define MR_Q6_KX16_BYTES (32u + 8 * MR_Q6_KX16_STEP)
+#define MR_Q4_1X16_BYTES   320u /* of 16 rows by 32 columns */
+#define MR_Q8_0X16_BYTES   544u
+#define MR_Q4_0X16_BYTES   288u
+#define MR_F32X16_BYTES    2048u
+#define MR_F16X16_BYTES    1024u
+#define MR_BF16_TILE_BYTES 1024u
+#define MR_Q4_KX16_STEP    288u /* of 32 columns, without what all 256 share */
+#define MR_Q5_KX16_STEP    352u
+#define MR_Q6_KX16_STEP    416u
+#define MR_Q4_KX16_BYTES   (64u + 8 * MR_Q4_KX16_STEP) /* of 16 rows by 256 columns */
+#define MR_Q5_KX16_BYTES   (64u + 8 * MR_Q5_KX16_STEP)
+#define MR_Q6_KX16_BYTES   (32u + 8 * MR_Q6_KX16_STEP)
 
 /* Bytes of a packed matrix; a multiple of 32. */
 size_t mr_pack_bytes(enum mr_packing packing, uint32_t rows, uint32_t cols);
@@ -46,6 +49,9 @@ size_t mr_pack_bytes(enum mr_packing packing, uint32_t rows, uint32_t cols);
 /* Packs a (rows, cols) matrix as the file has it, of the type that the packing names, into @dst. */
 void mr_pack(enum mr_packing packing, const void *gguf_blocks, uint32_t rows, uint32_t cols,
 	     void *dst);
+
+/* Rows [@row0, @row1) of @m, multiples of 16 or its end, as MR_PACK_BF16_TILES into @dst, the whole matrix's. */
+void mr_pack_tiles(const struct mr_matrix *m, uint32_t row0, uint32_t row1, void *dst);
 
 /* Row @row as (cols) floats: the same bits as the reference dequantisation of the file's type. */
 void mr_unpack_row(const struct mr_matrix *m, uint32_t row, float *x);

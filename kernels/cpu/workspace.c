@@ -22,10 +22,12 @@ static void *carve(struct carve *c, size_t count, size_t size)
 	return p;
 }
 
-/* @floats: with a copy of what was quantised. */
-static void carve_q8(struct carve *c, size_t rows, size_t cols, int floats, struct mr_q8 *out)
+static void carve_q8(struct carve *c, size_t rows, size_t cols, const struct mr_shape *s,
+		     struct mr_q8 *out)
 {
-	if (floats)
+	if (s->bf16_inputs)
+		out->bf16 = carve(c, rows * cols, sizeof(uint16_t));
+	if (s->float_weights)
 		out->x = carve(c, rows * cols, sizeof(float));
 	out->q = carve(c, rows * cols, 1);
 	out->scale = carve(c, rows * cols / 32, sizeof(float));
@@ -41,7 +43,6 @@ static void lay_out(struct mr_workspace *ws, const struct mr_shape *s, struct ca
 {
 	size_t n = ws->rows, widest = larger(s->width, ws->attn_cols);
 	uint32_t threads = mr_team_threads(ws->team);
-	int floats = s->float_weights != 0;
 
 	ws->out = carve(c, n * s->width, sizeof(float));
 	ws->q = carve(c, n * ws->attn_cols, sizeof(float));
@@ -56,16 +57,16 @@ static void lay_out(struct mr_workspace *ws, const struct mr_shape *s, struct ca
 					  MR_ATTENTION_PART(s->head_dim),
 				  sizeof(float));
 	ws->cos_sin = carve(c, (size_t)ws->positions * s->head_dim, sizeof(float));
-	carve_q8(c, n, s->width, floats, &ws->in);
-	carve_q8(c, n, ws->attn_cols, floats, &ws->attn_q8);
-	carve_q8(c, n, s->ffn, floats, &ws->ffn_q8);
+	carve_q8(c, n, s->width, s, &ws->in);
+	carve_q8(c, n, ws->attn_cols, s, &ws->attn_q8);
+	carve_q8(c, n, s->ffn, s, &ws->ffn_q8);
 	for (uint32_t t = 0; t < threads; t++) {
 		struct mr_thread_space *own = &ws->own[t];
 
 		own->row = carve(c, widest, sizeof(float));
 		own->scratch = carve(c, MR_ATTENTION_SCRATCH(s->head_dim), sizeof(float));
 		if (threads > 1)
-			carve_q8(c, MR_FEW_ROWS, widest, floats, &own->q8);
+			carve_q8(c, MR_FEW_ROWS, widest, s, &own->q8);
 	}
 }
 

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * Fuzzes the simulated device with raw commands. Input: a count, then as many times a byte that chooses the
- * queue and 64 bytes of a command; what is left lies at RAW_IOVA + 64 KiB for commands to point at. Whatever
- * comes, the device must answer, or be stopped by a ring that the commands themselves broke; and after
- * each input CONTROL must bring it back.
+ * queue and 64 bytes of a command; what is left lies at RAW_IOVA + 64 KiB for commands to point at. In the byte
+ * also: what the hardware feels before the command. Whatever comes, the device must answer, or be stopped by a
+ * ring that the commands themselves broke; and after each input CONTROL, or a function-level reset, must bring it
+ * back.
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -24,12 +25,20 @@
 #define ENTRIES  16u
 #define DATA     65536u
 #define COMMANDS 64u
+#define QUEUES   5u
+
+/* Bits of the byte before a command. */
+#define IO      1u
+#define HOT     2u
+#define ECC     4u
+#define ASSERTS 8u
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static struct mr_lpu_port port;
 static uint8_t *mem;
 static uint32_t tail[2], head[2];
+static struct mr_lpu_shadow *shadow; /* where the device may look for indices, or NULL */
 
 static void check(int holds, const char *what)
 {
@@ -55,6 +64,30 @@ static void control(uint32_t value)
 	}
 }
 
+/* An index by BAR2, and where shadow doorbells may be on. */
+static void ring(uint32_t q, uint32_t offset, uint32_t value)
+{
+	if (shadow)
+		__atomic_store_n(&shadow[q].sq_tail + offset / 4, value, __ATOMIC_SEQ_CST);
+	port.ops->doorbell(port.ctx, q, offset, value);
+}
+
+/* A command that may turn shadow doorbells on: they have to hold what was told before. */
+static void look_for_shadow(uint32_t q, const void *command)
+{
+	struct mr_lpu_cmd_features c;
+
+	memcpy(&c, command, sizeof(c));
+	if (q || c.head.opcode != MR_LPU_FEATURES || c.feature != MR_LPU_FEATURE_SHADOW ||
+	    c.iova < IOVA + DATA || c.iova % 64 || c.iova > IOVA + BYTES - QUEUES * sizeof(*shadow))
+		return;
+	shadow = (void *)(mem + (c.iova - IOVA));
+	for (uint32_t i = 0; i < 2; i++) {
+		shadow[i].sq_tail = tail[i];
+		shadow[i].cq_head = head[i];
+	}
+}
+
 /* Posts and waits for at most @naps; gives all credit back. The status, or 1 for no answer. */
 static int post_for(int naps, uint32_t q, const void *command)
 {
@@ -62,15 +95,16 @@ static int post_for(int naps, uint32_t q, const void *command)
 	struct mr_lpu_completion *c = &cq[head[q] % ENTRIES];
 
 	memcpy(mem + q * 8192 + tail[q]++ % ENTRIES * 64, command, 64);
-	port.ops->doorbell(port.ctx, q, MR_LPU_DB_SQ_TAIL, tail[q]);
+	look_for_shadow(q, command);
+	ring(q, MR_LPU_DB_SQ_TAIL, tail[q]);
 	for (int i = 0; i < naps; i++) {
 		if (__atomic_load_n(&c->phase, __ATOMIC_ACQUIRE) == !(head[q] / ENTRIES & 1)) {
 			check(c->status <= -MR_E_INTERNAL, "a status without a name");
-			port.ops->doorbell(port.ctx, q, MR_LPU_DB_CQ_HEAD, ++head[q]);
+			ring(q, MR_LPU_DB_CQ_HEAD, ++head[q]);
 			return -(int)c->status;
 		}
 		if (q) /* records: the ring is large enough for one command, credit for the next */
-			port.ops->doorbell(port.ctx, 1, MR_LPU_DB_RECORD_HEAD, (uint32_t)i * 64);
+			ring(1, MR_LPU_DB_RECORD_HEAD, (uint32_t)i * 64);
 		nap();
 	}
 	return 1;
@@ -104,6 +138,7 @@ static void power_up(void)
 	memset(mem, 0, BYTES);
 	memset(tail, 0, sizeof(tail));
 	memset(head, 0, sizeof(head));
+	shadow = NULL;
 	port.ops->reg_write(port.ctx, MR_LPU_REG_ADMIN_ENTRIES, ENTRIES);
 	port.ops->reg_write(port.ctx, MR_LPU_REG_ADMIN_SQ_LO, (uint32_t)IOVA);
 	port.ops->reg_write(port.ctx, MR_LPU_REG_ADMIN_CQ_LO, (uint32_t)IOVA + 4096);
@@ -146,6 +181,19 @@ static void load(void)
 	set_up(&c, "ACTIVATE");
 }
 
+static void feel(uint8_t what, const uint8_t *command)
+{
+	uint32_t word;
+
+	memcpy(&word, command + 8, sizeof(word));
+	if (what & HOT)
+		mr_sim_sense(&port, word, word / 3);
+	if (what & ECC)
+		mr_sim_ecc(&port, word & 1, word >> 1 & 1);
+	if (what & ASSERTS)
+		mr_sim_assert(&port);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	size_t count = size ? data[0] % COMMANDS : 0;
@@ -162,13 +210,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		count = size ? (size - 1) / 65 : 0;
 	size_t used = size ? 1 + count * 65 : 0;
 	for (size_t i = 0; i < count; i++)
-		loaded |= (data[1 + i * 65] & 1) != 0;
+		loaded |= (data[1 + i * 65] & IO) != 0;
 	if (loaded)
 		load();
 	memcpy(mem + DATA, data + used, size - used < BYTES - DATA ? size - used : BYTES - DATA);
-	for (size_t i = 0; i < count; i++)
-		if (post(data[1 + i * 65] & 1, data + 2 + i * 65) == 1)
+	for (size_t i = 0; i < count; i++) {
+		feel(data[1 + i * 65], data + 2 + i * 65);
+		if (post(data[1 + i * 65] & IO, data + 2 + i * 65) == 1)
 			break;
+	}
+	if (count && data[1] & 0x80)
+		check(!port.ops->reset(port.ctx), "function-level reset");
 	control(0);
 	return 0;
 }

@@ -3,6 +3,8 @@
  * The VFIO bus on QEMU's edu (docs/specs/edu.txt of QEMU): registers, MSI, DMA both ways with the access that
  * the map gives, an IOVA that is not mapped, bus mastering, reset. edu's DMA addresses have 28 bits.
  */
+#include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -66,6 +68,44 @@ static void interrupts(struct mr_bus *bus)
 	CHECK(bus->ops->irq_fd(bus, 1) == MR_E_RANGE, "a second vector of one MSI");
 }
 
+/*
+ * As when it is pulled: the root port above it does not pass its bus number on, so that its configuration space reads
+ * all ones. QEMU answers 0 for memory where nobody is, real hosts all ones; a register of edu says that instead.
+ */
+static void set_port(const char *address, int pass)
+{
+	uint8_t number = pass ? (uint8_t)strtoul(address + 5, NULL, 16) : 0;
+	char path[96], port[600], *slash;
+	int fd;
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s", address);
+	CHECK(realpath(path, port), "no path of %s", address);
+	slash = strrchr(port, '/');
+	snprintf(slash, sizeof(port) - (size_t)(slash - port), "/config");
+	fd = open(port, O_RDWR | O_CLOEXEC);
+	CHECK(fd >= 0 && pwrite(fd, &number, 1, 0x19) == 1, "%s", port);
+	close(fd);
+}
+
+static void removal(const char *address)
+{
+	struct mr_bus *bus = guest_open(address);
+
+	CHECK(bus->ops->reg_read(bus, EDU_ID) == 0x010000ed && !bus->lost, "not there");
+	set_port(address, 0);
+	bus->ops->reg_write(bus, EDU_LIVENESS, 0);
+	CHECK(bus->ops->reg_read(bus, EDU_LIVENESS) == UINT32_MAX, "liveness");
+	CHECK(bus->lost == MR_E_DISCONNECTED, "lost is %d", bus->lost);
+	CHECK(bus->ops->reset(bus) == MR_E_DISCONNECTED, "a reset of a function that is gone");
+	guest_ok("%s", mr_bus_vfio_why(bus));
+	set_port(address, 1);
+	int status = bus->ops->reset(bus);
+	CHECK(!status && !bus->lost, "reset: %s, lost %d", mr_bus_vfio_why(bus), bus->lost);
+	CHECK(bus->ops->reg_read(bus, EDU_ID) == 0x010000ed, "not back");
+	bus->ops->close(bus);
+	guest_ok("it is back, and a reset finds it");
+}
+
 /* The same registers where no BAR can be mapped. */
 static void by_calls(const char *address, uint8_t *page)
 {
@@ -114,6 +154,9 @@ void guest_edu(void)
 	      f->mapped[0], f->vectors);
 	CHECK(bus->ops->reg_read(bus, EDU_ID) == 0x010000ed, "identification");
 	CHECK(bus->ops->reg_read(bus, 1 << 20) == UINT32_MAX, "a register beyond the BAR");
+	bus->ops->reg_write(bus, EDU_LIVENESS, 0);
+	CHECK(bus->ops->reg_read(bus, EDU_LIVENESS) == UINT32_MAX && !bus->lost,
+	      "all ones of a device");
 	guest_ok("BAR0 mapped: edu %s in group %d", address, f->place.group);
 
 	CHECK(!(guest_command(address) & MR_VFIO_COMMAND_MASTER), "masters the bus before a map");
@@ -166,4 +209,5 @@ void guest_edu(void)
 	CHECK(both[0] == 0x77, "memory changed after its map ended");
 	guest_ok("bus mastering follows the maps");
 	by_calls(address, both);
+	removal(address);
 }

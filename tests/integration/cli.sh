@@ -90,7 +90,31 @@ for ids in '' '1,' ',1' '1,,2' '1;2' '-1' ' 1' 702 4294967296 999999999999999999
 done
 expect 1 'no token in it' "$bin" model logits -m $tiny -p ''
 expect 1 'E_NOT_FOUND|E_IO' "$bin" model logits -m $tiny --chip "$work/no.chip" --tokens 1
-expect 1 'E_NOT_SUPPORTED' "$bin" model logits -m $tiny --kernels sse9 --tokens 1
+expect 1 "kernels 'sse9': .* it has scalar avx2.*E_NOT_SUPPORTED" "$bin" model logits -m $tiny --kernels sse9 --tokens 1
+expect 1 "kernels 'sse9' \\(MR_CPU\\): " env MR_CPU=sse9 "$bin" bench cpu -m $tiny --runs 1 --only kernels
+expect 2 "exact, strict or fast, not 'loose'" "$bin" model logits -m $tiny --numerics loose --tokens 1
+
+# A path is run when it is asked for, and refused by name where the CPU lacks it.
+for path in scalar avx2 avx512 amx; do
+	case $path in
+	scalar | avx2) flags=avx2 ;;
+	avx512) flags=avx512_vnni ;;
+	amx) flags='amx_int8' ;;
+	esac
+	if grep -qw "$flags" /proc/cpuinfo; then
+		expect 0 "\"prefill\":\"cpu:$path\"" env MR_CPU=$path "$bin" run -m $tiny --device cpu --json -n 1 -p x
+	else
+		echo "skipped: this CPU has no $flags: kernels $path are refused"
+		expect 1 "kernels '$path' \\(MR_CPU\\): .*E_NOT_SUPPORTED" \
+			env MR_CPU=$path "$bin" run -m $tiny --device cpu -n 1 -p x
+	fi
+done
+expect 0 '"class_prefill":"D","class_decode":"D"' \
+	"$bin" run -m $tiny --device cpu --numerics strict --json -n 1 -p x
+for how in exact fast; do
+	expect 0 "cpu:avx2 has no class P; all is in class D, as with strict" \
+		"$bin" run -m $tiny --device cpu --kernels avx2 --numerics $how -n 1 -p x
+done
 expect 1 'E_INVALID' "$bin" model logits -m $tiny --fault melt --tokens 1
 expect 1 'E_NOT_FOUND' "$bin" bench -m "$work/no.gguf" --device nil
 expect 2 "no benchmark 'dekode'" "$bin" bench dekode

@@ -17,7 +17,7 @@ cat "$out"
 [ $rc = 0 ] || exit $rc
 # The IOMMU saw the DMA that it was to stop, and the kernel said so.
 bad=0
-for want in 'MSI$' 'DMA to an unmapped IOVA' 'bus mastering follows' 'the same by system calls' 'RLIMIT_MEMLOCK is 64 KiB' 'not viable' \
+for want in 'MSI$' 'DMA to an unmapped IOVA' 'bus mastering follows' 'the same by system calls' 'it is back' 'RLIMIT_MEMLOCK is 64 KiB' 'not viable' \
 	'function-level reset 2'; do
 	grep -aq "^ok: .*$want" "$out" || { echo "FAILED: the guest did not say '$want'"; bad=1; }
 done

@@ -10,6 +10,7 @@ tiny=tests/tiny.gguf
 work=$(mktemp -d)
 server=
 cleanup() {
+	[ -n "${front:-}" ] && kill -KILL "$front" 2>/dev/null
 	[ -n "$server" ] && kill -KILL "$server" 2>/dev/null
 	rm -rf "$work"
 }
@@ -24,12 +25,13 @@ say() {
 start() {
 	socket=$1
 	shift
+	: >"$work/sim" # the last one's line must not be taken for its own
 	"$bin" lpu sim --socket "$socket" "$@" >"$work/sim" 2>&1 </dev/null &
 	server=$!
 	tries=0
-	until [ -S "$socket" ]; do
+	until grep -q listening "$work/sim"; do
 		tries=$((tries + 1))
-		[ $tries -gt 200 ] && say "no socket: $(cat "$work/sim")" && exit 1
+		[ $tries -gt 400 ] && say "no socket: $(cat "$work/sim")" && exit 1
 		sleep 0.05
 	done
 }
@@ -120,8 +122,33 @@ grep -q E_DISCONNECTED "$work/err" || say "a killed server is not named: $(cat "
 [ $(($(date +%s) - killed)) -lt 10 ] || say "a killed server was noticed after $(($(date +%s) - killed)) s"
 [ -S "$work/k" ] || say "a killed server left no socket to be replaced"
 start "$work/k"
-sleep 0.2
 ids "vfio-user:$work/k" >"$work/far" || say "run after the server came back"
 cmp "$work/local" "$work/far" || say "tokens after the server came back differ"
+stop TERM
+
+# `millrace serve` on it answers as `run` does, and goes on after its LPU was killed and started again.
+dir=${MR_BIN:-build/bin}
+# ask: the example's answer, in ASCII
+ask() {
+	timeout 60 "$dir/example-hello" 'What does a mill race carry?' "$work/ring" 2>"$work/err" | tr -cd ' -~'
+}
+start "$work/v"
+"$bin" serve -m $tiny --quiet --ring "$work/ring" --lpu "vfio-user:$work/v" 2>"$work/log" </dev/null &
+front=$!
+tries=0
+until grep -q '^millrace: serving' "$work/log"; do
+	tries=$((tries + 1))
+	[ $tries -gt 600 ] && say "serve did not start: $(cat "$work/log")" && exit 1
+	sleep 0.05
+done
+ask >"$work/first"
+[ -s "$work/first" ] || say "no answer from serve: $(cat "$work/err" "$work/log")"
+kill -KILL $server
+wait $server 2>/dev/null
+start "$work/v"
+ask >"$work/second"
+cmp "$work/first" "$work/second" || say "another answer after the LPU came back: $(cat "$work/err" "$work/log")"
+kill -TERM $front
+wait $front || say "serve ended with status $?: $(cat "$work/log")"
 stop TERM
 exit $bad

@@ -29,7 +29,7 @@ expect() {
 ids() {
 	device=$1
 	shift
-	"$bin" run -m "$tiny" --device "$device" --ids --quiet -n 40 "$@" \
+	"$bin" run -m "$tiny" --device "$device" --numerics strict --ids --quiet -n 40 "$@" \
 		-p 'The water of the mill runs on, and the wheel turns, and the stones grind, and the meal falls.'
 }
 

@@ -67,8 +67,18 @@ static void admin(struct liar *l, const struct mr_lpu_command *cmd)
 {
 	const struct mr_sim_builtin_chip *chip = mr_sim_builtin_chip("tiny");
 	const struct mr_lpu_cmd_identify *identify = (const void *)cmd;
+	const struct mr_lpu_cmd_get_log *log = (const void *)cmd;
 	uint32_t result = 0;
 
+	if (cmd->head.opcode == MR_LPU_ASYNC_EVENT ||
+	    (cmd->head.opcode == MR_LPU_GET_LOG && log->log != MR_LPU_LOG_CHIP)) {
+		if (l->event)
+			l->event(l, cmd);
+		return;
+	}
+	if (cmd->head.opcode == MR_LPU_ABORT && l->abort)
+		l->abort(l, (const void *)cmd);
+	l->loads += cmd->head.opcode == MR_LPU_PROGRAM;
 	if (cmd->head.opcode == MR_LPU_IDENTIFY)
 		memcpy(liar_at(l, identify->iova), &l->id, sizeof(l->id));
 	if (cmd->head.opcode == MR_LPU_GET_LOG) {
@@ -104,6 +114,10 @@ static uint32_t liar_read(void *ctx, uint32_t offset)
 {
 	struct liar *l = ctx;
 
+	if (l->gone)
+		return UINT32_MAX;
+	if (offset == MR_LPU_REG_HEARTBEAT)
+		return l->beat += l->beats;
 	return offset == MR_LPU_REG_MAGIC        ? MR_LPU_MAGIC
 	       : offset == MR_LPU_REG_VERSION    ? MR_LPU_VERSION
 	       : offset == MR_LPU_REG_CAPS       ? 14
@@ -116,7 +130,7 @@ static void liar_write(void *ctx, uint32_t offset, uint32_t value)
 {
 	struct liar *l = ctx;
 
-	if (offset == MR_LPU_REG_CONTROL) {
+	if (offset == MR_LPU_REG_CONTROL && !l->stuck) {
 		l->ready = value;
 		memset(l->head, 0, sizeof(l->head));
 		memset(l->done, 0, sizeof(l->done));
@@ -157,7 +171,14 @@ static int liar_irq(void *ctx, uint32_t vector, int fd)
 
 static int liar_reset(void *ctx)
 {
-	return MR_E_NOT_SUPPORTED;
+	struct liar *l = ctx;
+
+	l->resets++;
+	if (l->stuck != 1)
+		return l->stuck || l->gone ? MR_E_TIMEOUT : 0;
+	l->stuck = 0;
+	liar_write(l, MR_LPU_REG_CONTROL, 0);
+	return 0;
 }
 
 static void liar_close(void *ctx)
@@ -199,7 +220,12 @@ int liar_open(struct liar *l, struct mr_arena *arena, struct mr_device **dev)
 		};
 	memcpy(l->id.chip_hash, chip.hash, 32);
 	assert_int_equal(mr_bus_local_open(&port, &bus), 0);
-	struct mr_lpu_options o = {.arena = arena, .bus = bus, .context = 64, .timeout_ms = 50};
+	struct mr_lpu_options o = {.arena = arena,
+				   .bus = bus,
+				   .context = 64,
+				   .timeout_ms = 50,
+				   .now_ns = l->now_ns,
+				   .clock_arg = l};
 	int status = mr_lpu_open(&o, dev);
 	if (status)
 		bus->ops->close(bus);

@@ -23,6 +23,17 @@ struct liar {
 	struct mr_lpu_cmd_queue_create io;
 	uint64_t admin_sq, admin_cq;
 	uint32_t head[2], done[2], record;
+	uint32_t resets; /* function-level */
+	uint32_t loads;  /* PROGRAM commands */
+	uint32_t
+		stuck; /* 1 = CONTROL does nothing, until a function-level reset; 2 = nor does that */
+	uint32_t gone;        /* 1 = every register reads as all ones */
+	uint32_t beat, beats; /* HEARTBEAT, and what each read adds to it */
+	void (*abort)(struct liar *l, const struct mr_lpu_cmd_abort *c);
+	/* answers ASYNC_EVENT and GET_LOG of a log beside CHIP, or NULL */
+	void (*event)(struct liar *l, const struct mr_lpu_command *c);
+	uint64_t (*now_ns)(void *arg); /* the driver's clock, or NULL */
+	uint64_t clock;                /* for now_ns, which gets the liar */
 	void (*decode)(struct liar *l, const struct mr_lpu_cmd_decode *c);
 	void (*score)(struct liar *l, const struct mr_lpu_cmd_score *c);
 	void (*read)(struct liar *l, const struct mr_lpu_cmd_kv_read *c);

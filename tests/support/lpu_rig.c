@@ -42,22 +42,24 @@ void lpu_rig_open(struct lpu_rig *rig, const struct lpu_rig_options *o)
 		.why_bytes = sizeof(why),
 	};
 	struct mr_arena_options arena = {.node = -1, .no_huge = 1};
-	struct mr_lpu_port port;
 	struct mr_bus *bus;
 
 	memset(rig, 0, sizeof(*rig));
 	if (mr_model_open(MR_TEST_DATA "/tiny.gguf", &rig->model, why, sizeof(why)))
 		fail_msg("tiny.gguf: %s", why);
 	assert_int_equal(mr_arena_create(&arena, &rig->arena), 0);
-	if (mr_sim_create(&sim, &port))
+	if (mr_sim_create(&sim, &rig->port))
 		fail_msg("simulator: %s", why);
-	assert_int_equal(mr_bus_local_open(&port, &bus), 0);
+	assert_int_equal(mr_bus_local_open(&rig->port, &bus), 0);
 	struct mr_lpu_options lpu = {
 		.arena = rig->arena,
 		.bus = bus,
 		.slots = o->slots,
 		.context = o->context ? o->context : 128,
 		.batch_max = o->batch,
+		.timeout_ms = o->timeout_ms,
+		.log = o->log,
+		.log_arg = rig,
 	};
 	assert_int_equal(mr_lpu_open(&lpu, &rig->dev), 0);
 	if (!o->no_load) {
@@ -105,7 +107,7 @@ struct mr_slot lpu_rig_slot(struct mr_device *dev, uint32_t positions)
 
 /* ---- raw host ----------------------------------------------------------------------------------- */
 
-static void wait_status(struct raw_host *h, uint32_t want)
+void raw_wait_status(struct raw_host *h, uint32_t want)
 {
 	uint64_t until = now_ms() + WAIT_S * 1000;
 
@@ -131,29 +133,89 @@ void raw_open(struct raw_host *h, const struct mr_sim_options *options, int io)
 			 0);
 	assert_int_equal(ops->dma_map(h->port.ctx, RAW_RO_IOVA, h->ro, RAW_BYTES, MR_PORT_DMA_READ),
 			 0);
-	for (uint32_t q = 0; q < 2; q++) {
-		h->sq[q] = (void *)(h->mem + q * 4096);
-		h->cq[q] = (void *)(h->mem + q * 4096 + 1024);
+	/* The first two queues lie low, the others above what tests use. */
+	for (uint32_t q = 0; q < RAW_QUEUES; q++) {
+		uint8_t *at = h->mem + (q < 2 ? q * 4096 : 524288 + q * 8192);
+		h->sq[q] = (void *)at;
+		h->cq[q] = (void *)(at + 1024);
+		h->ring[q] = (void *)(q < 2 ? h->mem + 8192 : at + 4096);
 	}
-	h->records = (void *)(h->mem + 8192);
+	h->records = h->ring[1];
+	raw_enable(h);
+	if (io)
+		assert_int_equal(raw_queue(h, 1), 0);
+}
+
+void raw_enable(struct raw_host *h)
+{
+	const struct mr_lpu_port_ops *ops = h->port.ops;
+
+	h->shadow = NULL;
+	h->record_head = 0;
+	memset(h->tail, 0, sizeof(h->tail));
+	memset(h->head, 0, sizeof(h->head));
+	memset(h->cq[0], 0, RAW_ENTRIES * sizeof(*h->cq[0]));
 	ops->reg_write(h->port.ctx, MR_LPU_REG_ADMIN_ENTRIES, RAW_ENTRIES);
 	ops->reg_write(h->port.ctx, MR_LPU_REG_ADMIN_SQ_LO, (uint32_t)raw_iova(h, h->sq[0]));
 	ops->reg_write(h->port.ctx, MR_LPU_REG_ADMIN_CQ_LO, (uint32_t)raw_iova(h, h->cq[0]));
 	ops->reg_write(h->port.ctx, MR_LPU_REG_CONTROL, MR_LPU_CONTROL_ENABLE);
-	wait_status(h, MR_LPU_STATUS_READY);
-	if (io) {
-		struct mr_lpu_cmd_queue_create c = {
-			.head = {MR_LPU_QUEUE_CREATE, 0, 1},
-			.queue = 1,
-			.entries = RAW_ENTRIES,
-			.sq_iova = raw_iova(h, h->sq[1]),
-			.cq_iova = raw_iova(h, h->cq[1]),
-			.record_iova = raw_iova(h, h->records),
-			.record_entries = RAW_ENTRIES,
-			.vector = 1,
-		};
-		assert_int_equal(raw_do(h, 0, &c, NULL), 0);
+	raw_wait_status(h, MR_LPU_STATUS_READY);
+}
+
+int raw_queue(struct raw_host *h, uint32_t q)
+{
+	struct mr_lpu_cmd_queue_create c = {
+		.head = {MR_LPU_QUEUE_CREATE, 0, 1},
+		.queue = q,
+		.entries = RAW_ENTRIES,
+		.sq_iova = raw_iova(h, h->sq[q]),
+		.cq_iova = raw_iova(h, h->cq[q]),
+		.record_iova = raw_iova(h, h->ring[q]),
+		.record_entries = RAW_ENTRIES,
+		.vector = q,
+	};
+
+	memset(h->cq[q], 0, RAW_ENTRIES * sizeof(*h->cq[q]));
+	memset(h->ring[q], 0, RAW_ENTRIES * sizeof(*h->ring[q]));
+	return raw_do(h, 0, &c, NULL);
+}
+
+void raw_ring(struct raw_host *h, uint32_t q, uint32_t offset, uint32_t value)
+{
+	if (h->shadow) {
+		uint32_t *word = &h->shadow[q].sq_tail + offset / 4;
+		/* Pairs with the device's store of asleep and its look at the indices. */
+		__atomic_store_n(word, value, __ATOMIC_SEQ_CST);
+		if (!__atomic_load_n(&h->shadow[q].asleep, __ATOMIC_SEQ_CST))
+			return;
 	}
+	h->rung++;
+	h->port.ops->doorbell(h->port.ctx, q, offset, value);
+}
+
+uint32_t raw_log(struct raw_host *h, uint32_t log, void *out, uint32_t bytes)
+{
+	struct mr_lpu_cmd_get_log c = {.head = {MR_LPU_GET_LOG, 0, 9},
+				       .iova = RAW_IOVA + 65536,
+				       .bytes = bytes,
+				       .log = log};
+	uint32_t got;
+
+	assert_int_equal(raw_do(h, 0, &c, &got), 0);
+	assert_true(got <= bytes);
+	memcpy(out, h->mem + 65536, got);
+	return got;
+}
+
+int raw_feature(struct raw_host *h, uint32_t feature, uint32_t queue, int set, uint32_t *value)
+{
+	struct mr_lpu_cmd_features c = {.head = {MR_LPU_FEATURES, 0, 11},
+					.feature = feature,
+					.action = set ? MR_LPU_FEATURE_SET : MR_LPU_FEATURE_GET,
+					.value = set ? *value : 0,
+					.queue = queue};
+
+	return raw_do(h, 0, &c, value);
 }
 
 void raw_close(struct raw_host *h)
@@ -172,7 +234,7 @@ void raw_post(struct raw_host *h, uint32_t queue, const void *command)
 {
 	memcpy(&h->sq[queue][h->tail[queue]++ % RAW_ENTRIES], command,
 	       sizeof(struct mr_lpu_command));
-	h->port.ops->doorbell(h->port.ctx, queue, MR_LPU_DB_SQ_TAIL, h->tail[queue]);
+	raw_ring(h, queue, MR_LPU_DB_SQ_TAIL, h->tail[queue]);
 }
 
 int raw_completed(struct raw_host *h, uint32_t queue, unsigned ms)
@@ -195,7 +257,7 @@ struct mr_lpu_completion raw_complete(struct raw_host *h, uint32_t queue, int cr
 		fail_msg("no completion on queue %u", queue);
 	struct mr_lpu_completion c = h->cq[queue][h->head[queue]++ % RAW_ENTRIES];
 	if (credit)
-		h->port.ops->doorbell(h->port.ctx, queue, MR_LPU_DB_CQ_HEAD, h->head[queue]);
+		raw_ring(h, queue, MR_LPU_DB_CQ_HEAD, h->head[queue]);
 	return c;
 }
 

@@ -22,12 +22,15 @@ struct lpu_rig_options {
 	const char *fault;
 	uint32_t context, slots, batch;
 	int no_load;
+	uint64_t timeout_ms; /* 0 = the driver's */
+	void (*log)(void *arg, const char *line);
 };
 
 struct lpu_rig {
 	struct mr_model *model;
 	struct mr_arena *arena;
 	struct mr_device *dev;
+	struct mr_lpu_port port; /* the simulator's, for mr_sim_sense and the like */
 };
 
 /* Opens everything and loads the model; a failure ends the test. */
@@ -46,20 +49,36 @@ struct mr_slot lpu_rig_slot(struct mr_device *dev, uint32_t positions);
 #define RAW_RO_IOVA 0x20000000ull /* of host->ro: the device may only read */
 #define RAW_BYTES   (1u << 20)
 #define RAW_ENTRIES 8u
+#define RAW_QUEUES  5u /* with the admin queue */
 
 struct raw_host {
 	struct mr_lpu_port port;
 	uint8_t *mem, *ro; /* RAW_BYTES each */
-	struct mr_lpu_command *sq[2];
-	struct mr_lpu_completion *cq[2];
-	struct mr_lpu_record *records;
-	uint32_t tail[2], head[2];
-	uint32_t record_head;
+	struct mr_lpu_command *sq[RAW_QUEUES];
+	struct mr_lpu_completion *cq[RAW_QUEUES];
+	struct mr_lpu_record *records; /* of queue 1 */
+	struct mr_lpu_record *ring[RAW_QUEUES];
+	uint32_t tail[RAW_QUEUES], head[RAW_QUEUES];
+	uint32_t record_head;         /* of queue 1 */
+	struct mr_lpu_shadow *shadow; /* NULL = doorbells by BAR2 */
+	uint32_t rung;                /* writes to BAR2 */
 };
 
 /* Powers a device on and enables it; with @io also creates queue 1. */
 void raw_open(struct raw_host *h, const struct mr_sim_options *options, int io);
 void raw_close(struct raw_host *h);
+/* Powers nothing on: rings zeroed, ENABLE set, READY waited for. For after a reset. */
+void raw_enable(struct raw_host *h);
+/* Creates queue @q: what the device said. */
+int raw_queue(struct raw_host *h, uint32_t q);
+/* Waits for STATUS to be @want. */
+void raw_wait_status(struct raw_host *h, uint32_t want);
+/* Writes an index (MR_LPU_DB_*) of @q, by shadow doorbell where they are on. */
+void raw_ring(struct raw_host *h, uint32_t q, uint32_t offset, uint32_t value);
+/* Reads a log into @out from its start: bytes. Through h->mem + 65536. */
+uint32_t raw_log(struct raw_host *h, uint32_t log, void *out, uint32_t bytes);
+/* FEATURES: the status; *value is what it is set to where @set, and what the device said. */
+int raw_feature(struct raw_host *h, uint32_t feature, uint32_t queue, int set, uint32_t *value);
 uint64_t raw_iova(const struct raw_host *h, const void *p); /* of something in h->mem */
 void raw_post(struct raw_host *h, uint32_t queue, const void *command);
 /* The next completion, waited for; CQ_HEAD is told where @credit. */

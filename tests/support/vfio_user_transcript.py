@@ -11,7 +11,7 @@ against shrinking), "eventfd", or "file:BYTES" (from the server). Lines that beg
 
 Replay makes descriptors of the same kinds, with zeros in them: the device finds no command where the client had
 written some. So a reply must be the recorded one, but for: the registers that tell what a device is doing (STATUS,
-HEARTBEAT, REFUSED), and the order of names in VERSION's JSON.
+HEARTBEAT, REFUSED), the minor version of the LPU, and the order of names in VERSION's JSON.
 """
 import array
 import fcntl
@@ -25,6 +25,7 @@ import sys
 REPLY, NO_REPLY, ERROR = 1, 0x10, 0x20
 VERSION, REGION_READ = 1, 9
 VOLATILE = (0x14, 0x38, 0x3C)  # STATUS, HEARTBEAT, REFUSED of BAR0
+LPU_VERSION = 0x04
 LIMIT_S = 20
 
 
@@ -102,6 +103,8 @@ def masked(data):
         offset, region, _ = struct.unpack_from("QII", data, 16)
         if region == 0 and offset in VOLATILE:
             return data[:32], len(data)
+        if region == 0 and offset == LPU_VERSION:
+            return data[:32], data[34:]
     return data
 
 

@@ -57,7 +57,8 @@ static inline int world_device(struct world *w, int cpu)
 {
 	const struct mr_arena_options memory = {.node = -1, .no_huge = 1};
 	const struct mr_nil_options nil = {0};
-	struct mr_cpu_options options = {.slots = 40, .kv_tokens = 16384, .cpu = -1};
+	struct mr_cpu_options options = {
+		.slots = 40, .kv_tokens = 16384, .numerics = MR_NUMERICS_STRICT, .cpu = -1};
 	int rc;
 
 	if (!cpu)

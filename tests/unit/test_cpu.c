@@ -44,6 +44,7 @@ static struct mr_device *device_of(const char *kernels, uint32_t slots, uint64_t
 		.context = 512,
 		.kv_tokens = kv_tokens,
 		.kernels = kernels,
+		.numerics = MR_NUMERICS_STRICT, /* prefill's bits are compared with decode's */
 		.cpu = -1,
 	};
 	struct mr_device *dev;

@@ -40,6 +40,7 @@ static struct mr_device *team_of(const char *kernels, uint32_t slots, uint64_t k
 		.context = CONTEXT,
 		.kv_tokens = kv_tokens,
 		.kernels = kernels,
+		.numerics = MR_NUMERICS_STRICT, /* prefill's bits are compared with decode's */
 		.cpu = -1,
 		.threads = threads,
 	};

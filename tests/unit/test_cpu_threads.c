@@ -64,6 +64,7 @@ static uint64_t run(const char *kernels, uint32_t threads)
 		.slots = BATCH,
 		.context = PROMPT + 32,
 		.kernels = kernels,
+		.numerics = MR_NUMERICS_STRICT,
 		.cpu = -1,
 		.threads = threads,
 	};
@@ -97,7 +98,7 @@ static uint64_t run(const char *kernels, uint32_t threads)
 static void threads(void **state)
 {
 	static const enum mr_metric counters[] = {MR_M_cpu_jobs_scalar, MR_M_cpu_jobs_avx2,
-						  MR_M_cpu_jobs_avx512};
+						  MR_M_cpu_jobs_avx512, MR_M_cpu_jobs_amx};
 	uint64_t want = run("scalar", 1);
 
 	for (int k = 0; mr_kernels_all[k]; k++) {
@@ -108,12 +109,12 @@ static void threads(void **state)
 			continue;
 		}
 		for (uint32_t t = 1; t <= 4; t++) {
-			uint64_t before[3];
+			uint64_t before[4];
 
-			for (int i = 0; i < 3; i++)
+			for (int i = 0; i < 4; i++)
 				before[i] = mr_metric_read(counters[i]);
 			assert_true(run(name, t) == want);
-			for (int i = 0; i < 3; i++)
+			for (int i = 0; i < 4; i++)
 				assert_int_equal(mr_metric_read(counters[i]) > before[i], i == k);
 		}
 	}

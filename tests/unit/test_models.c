@@ -32,7 +32,7 @@
 #define TOKENS_MAX 128u
 #define VOCAB_MAX  128u
 
-static struct mr_arena *arena;
+static struct mr_arena *arena; /* a model's: its regions last as long */
 static char why[256];
 
 static struct mr_model *open_model(const char *name)
@@ -85,6 +85,7 @@ static void run(const struct mr_model *m, const struct way *way, const uint32_t 
 		.context = TOKENS_MAX,
 		.kv_tokens = TOKENS_MAX,
 		.kernels = way->kernels,
+		.numerics = MR_NUMERICS_STRICT, /* prefill's bits are compared with decode's */
 		.cpu = -1,
 		.threads = way->threads,
 	};
@@ -146,6 +147,7 @@ static void check_model(struct json_object *ref)
 {
 	const char *name = json_object_get_string(json_object_object_get(ref, "model"));
 	struct json_object *list = json_object_object_get(ref, "tokens");
+	const struct mr_arena_options options = {.node = -1, .no_huge = 1};
 	uint32_t tokens[TOKENS_MAX], count = (uint32_t)json_object_array_length(list);
 	static float first[TOKENS_MAX * VOCAB_MAX], other[TOKENS_MAX * VOCAB_MAX];
 	struct mr_model *m = open_model(name);
@@ -155,6 +157,7 @@ static void check_model(struct json_object *ref)
 	assert_true(count <= TOKENS_MAX && m->shape.vocab <= VOCAB_MAX);
 	for (uint32_t i = 0; i < count; i++)
 		tokens[i] = (uint32_t)json_object_get_int(json_object_array_get_idx(list, i));
+	assert_int_equal(mr_arena_create(&options, &arena), 0);
 	run(m, &(struct way){"scalar", 1, 0}, tokens, count, first);
 	off = distance(ref, first, m->shape.vocab);
 	printf("%-14s largest difference %.2g of the logits' spread\n", name, off);
@@ -177,6 +180,7 @@ static void check_model(struct json_object *ref)
 					    other + way.prefill * vocab, 5 * row);
 		}
 	}
+	mr_arena_destroy(arena);
 	mr_model_close(m);
 }
 
@@ -354,15 +358,7 @@ static void changed_files_are_refused(void **state)
 
 static int setup(void **state)
 {
-	const struct mr_arena_options options = {.node = -1, .no_huge = 1};
-
 	mr_numerics_enter();
-	return mr_arena_create(&options, &arena);
-}
-
-static int teardown(void **state)
-{
-	mr_arena_destroy(arena);
 	return 0;
 }
 
@@ -375,5 +371,5 @@ int main(void)
 		cmocka_unit_test(changed_files_are_refused),
 	};
 
-	return cmocka_run_group_tests(tests, setup, teardown);
+	return cmocka_run_group_tests(tests, setup, NULL);
 }

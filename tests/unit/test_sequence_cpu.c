@@ -17,6 +17,7 @@
 #include "driver/metrics.h"
 #include "driver/model/model.h"
 #include "support/sched_front.h"
+#include "support/tile_emulated.h"
 #include "support/wrap_device.h"
 
 #define TURNS  20000000u
@@ -28,7 +29,7 @@
 struct bench {
 	struct mr_model *model;
 	struct mr_arena *arena;
-	struct mr_device *cpu[2];
+	struct mr_device *cpu[3]; /* two in class D, one with a class P for prompts */
 	struct mr_sched *sched;
 	struct sched_front front;
 };
@@ -41,9 +42,15 @@ static int bench_open(void **state)
 
 	assert_int_equal(mr_model_open(MR_TEST_DATA "/tiny.gguf", &b.model, why, sizeof(why)), 0);
 	assert_int_equal(mr_arena_create(&arena, &b.arena), 0);
-	for (int i = 0; i < 2; i++) {
+	for (int i = 0; i < 2 + kernels_emulated_runnable(); i++) {
 		struct mr_cpu_options cpu = {
-			.arena = b.arena, .slots = 24, .kv_tokens = 8192, .cpu = -1};
+			.arena = b.arena,
+			.slots = 24,
+			.kv_tokens = 8192,
+			.table = i == 2 ? &kernels_emulated : NULL,
+			.numerics = i == 2 ? MR_NUMERICS_EXACT : MR_NUMERICS_STRICT,
+			.cpu = -1,
+		};
 
 		assert_int_equal(mr_cpu_open(&cpu, &b.cpu[i]), 0);
 		assert_int_equal(b.cpu[i]->work->load(b.cpu[i], b.model, NULL, NULL), 0);
@@ -56,19 +63,21 @@ static int bench_close(void **state)
 {
 	struct bench *b = *state;
 
-	b->cpu[0]->admin->close(b->cpu[0]);
-	b->cpu[1]->admin->close(b->cpu[1]);
+	for (int i = 0; i < 3; i++)
+		if (b->cpu[i])
+			b->cpu[i]->admin->close(b->cpu[i]);
 	mr_arena_destroy(b->arena);
 	mr_model_close(b->model);
 	return 0;
 }
 
+/* @split: 0 = one device, 1 = two, 2 = prompts in class P, answers in D. */
 static void start(struct bench *b, int split, int cache)
 {
 	struct mr_sched_options o = {
 		.model = b->model,
 		.prefill = b->cpu[split],
-		.decode = b->cpu[0],
+		.decode = b->cpu[split == 2 ? 2 : 0],
 		.requests = 8,
 		.chunk = 32,
 		.no_cache = !cache,
@@ -86,7 +95,7 @@ static void stop(struct bench *b)
 	if (mr_sched_check(b->sched, &why))
 		fail_msg("%s", why);
 	mr_sched_destroy(b->sched);
-	for (int i = 0; i < 2; i++) {
+	for (int i = 0; i < 2 + !!b->cpu[2]; i++) {
 		struct mr_telemetry t;
 
 		assert_int_equal(b->cpu[i]->admin->telemetry(b->cpu[i], &t), 0);
@@ -319,12 +328,61 @@ static void prefixes(void **state)
 	prefix_equals(*state, 1);
 }
 
+/*
+ * Two classes: a prompt that holds an earlier answer shares that prompt's KV and not the answer's, by itself
+ * and under a name, so it is answered as it would be alone.
+ */
+static void two_classes(void **state)
+{
+	struct bench *b = *state;
+	struct answer want;
+	struct mr_request *r;
+	uint32_t ids[PROMPT + LAST + MORE], count = PROMPT + LAST + MORE;
+
+	if (!b->cpu[2]) {
+		print_message("skipped: the emulated tile unit needs AVX-512 with VNNI\n");
+		skip();
+	}
+	fork_equals(b, 2, 1.3f);
+	prefix_equals(b, 2);
+	fill(b, ids, count, 14);
+	plain(b, 2, ids, PROMPT, LAST, 0.0f, &want);
+	memcpy(ids + PROMPT, want.ids, LAST * sizeof(*ids));
+	plain(b, 2, ids, count, LAST, 0.0f, &want);
+	start(b, 2, 1);
+	r = ask(b, MR_REQUEST_SUBMIT, 1, LAST);
+	memcpy(r->tokens, ids, PROMPT * sizeof(*ids));
+	r->token_count = PROMPT;
+	r->flags |= MR_REQUEST_KEEP;
+	go(b, r, PROMPT);
+	drain(b);
+	assert_memory_equal(b->front.answers[1].ids, ids + PROMPT, LAST * sizeof(*ids));
+	assert_int_equal(mr_sched_prefix(b->sched, 1, 1, 99), 0);
+	assert_int_equal(mr_sched_release(b->sched, 1, 1), 0);
+	for (uint64_t key = 2; key < 4; key++) {
+		int by_name = key == 3;
+
+		r = ask(b, MR_REQUEST_SUBMIT, key, LAST);
+		r->client = by_name ? 2 : 1;
+		r->prefix = by_name ? 99 : 0;
+		r->token_count = by_name ? MORE : count;
+		memcpy(r->tokens, by_name ? ids + PROMPT + LAST : ids,
+		       r->token_count * sizeof(*ids));
+		go(b, r, count);
+		drain(b);
+		equal(&b->front.answers[key], &want, 0, LAST);
+		assert_true(b->front.answers[key].end.reused >= PROMPT / 16 * 16);
+	}
+	stop(b);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(forks),
 		cmocka_unit_test(appends),
 		cmocka_unit_test(prefixes),
+		cmocka_unit_test(two_classes),
 	};
 
 	return cmocka_run_group_tests(tests, bench_open, bench_close);

@@ -117,6 +117,11 @@ static void reserved_must_be_zero(void **state)
 		{1, MR_LPU_KV_READ, offsetof(struct mr_lpu_cmd_kv_read, reserved0), 64},
 		{1, MR_LPU_KV_FORK, offsetof(struct mr_lpu_cmd_kv_fork, reserved), 64},
 		{1, MR_LPU_KV_FREE, offsetof(struct mr_lpu_cmd_kv_free, reserved), 64},
+		{0, MR_LPU_FEATURES, offsetof(struct mr_lpu_cmd_features, reserved), 64},
+		{0, MR_LPU_ASYNC_EVENT, 8, 64},
+		{0, MR_LPU_ABORT, offsetof(struct mr_lpu_cmd_abort, reserved), 64},
+		{0, MR_LPU_FIRMWARE, offsetof(struct mr_lpu_cmd_firmware, reserved), 64},
+		{0, MR_LPU_RESET, offsetof(struct mr_lpu_cmd_reset, reserved0), 64},
 		{1, MR_LPU_DECODE, offsetof(struct mr_lpu_cmd_decode, reserved0), 64},
 		{1, MR_LPU_SCORE, offsetof(struct mr_lpu_cmd_score, reserved), 64},
 		{1, MR_LPU_FENCE, 8, 64},
@@ -142,10 +147,7 @@ static void reserved_must_be_zero(void **state)
 
 static void what_is_not_built_says_so(void **state)
 {
-	static const uint16_t admin[] = {MR_LPU_FEATURES, MR_LPU_ASYNC_EVENT,
-					 MR_LPU_ABORT,    MR_LPU_FIRMWARE,
-					 MR_LPU_RESET,    0,
-					 MR_LPU_DECODE,   0xffff};
+	static const uint16_t admin[] = {0x0b, 0x0c, 0x3f, 0x40, 0x100, 0, MR_LPU_DECODE, 0xffff};
 	static const uint16_t io[] = {0x8b, MR_LPU_EXEC, MR_LPU_IDENTIFY, 0, 0x8a, 0xffff,
 				      0x80, 0xff};
 	struct raw_host h;
@@ -160,19 +162,6 @@ static void what_is_not_built_says_so(void **state)
 	raw_close(&h);
 }
 
-static int read_log(struct raw_host *h, uint32_t log, void *out, uint32_t bytes)
-{
-	struct mr_lpu_cmd_get_log c = {.head = {MR_LPU_GET_LOG, 0, 9},
-				       .iova = RAW_IOVA + 65536,
-				       .bytes = bytes,
-				       .log = log};
-	uint32_t got;
-
-	assert_int_equal(raw_do(h, 0, &c, &got), 0);
-	memcpy(out, h->mem + 65536, got);
-	return (int)got;
-}
-
 static void errors_and_health_are_logged(void **state)
 {
 	struct mr_lpu_error errors[MR_LPU_ERRORS_MAX];
@@ -180,8 +169,9 @@ static void errors_and_health_are_logged(void **state)
 	struct raw_host h;
 
 	raw_open(&h, &tiny, 1);
-	assert_int_equal(read_log(&h, MR_LPU_LOG_ERRORS, errors, sizeof(errors)), 0);
-	assert_int_equal(read_log(&h, MR_LPU_LOG_HEALTH, &health, sizeof(health)), sizeof(health));
+	assert_int_equal((int)raw_log(&h, MR_LPU_LOG_ERRORS, errors, sizeof(errors)), 0);
+	assert_int_equal((int)raw_log(&h, MR_LPU_LOG_HEALTH, &health, sizeof(health)),
+			 sizeof(health));
 	assert_int_equal(health.errors, 0);
 	assert_int_equal(health.chips_up, 2);
 	assert_int_equal(health.power_mw, 0);
@@ -192,10 +182,12 @@ static void errors_and_health_are_logged(void **state)
 		assert_int_equal(raw_do(&h, 1, &bad, NULL),
 				 i % 2 ? MR_E_NOT_SUPPORTED : MR_E_INVALID);
 		if (i == 2)
-			assert_int_equal(read_log(&h, MR_LPU_LOG_ERRORS, errors, sizeof(errors)),
-					 3 * sizeof(errors[0]));
+			assert_int_equal(
+				(int)raw_log(&h, MR_LPU_LOG_ERRORS, errors, sizeof(errors)),
+				3 * sizeof(errors[0]));
 	}
-	assert_int_equal(read_log(&h, MR_LPU_LOG_ERRORS, errors, sizeof(errors)), sizeof(errors));
+	assert_int_equal((int)raw_log(&h, MR_LPU_LOG_ERRORS, errors, sizeof(errors)),
+			 sizeof(errors));
 	for (uint32_t i = 0; i < MR_LPU_ERRORS_MAX; i++) {
 		assert_int_equal(errors[i].number, 37 + i);
 		assert_int_equal(errors[i].request, 500 + 36 + i);
@@ -204,7 +196,8 @@ static void errors_and_health_are_logged(void **state)
 		assert_int_equal(errors[i].status, i % 2 ? -MR_E_NOT_SUPPORTED : -MR_E_INVALID);
 		assert_true(!i || errors[i].time_ms >= errors[i - 1].time_ms);
 	}
-	assert_int_equal(read_log(&h, MR_LPU_LOG_HEALTH, &health, sizeof(health)), sizeof(health));
+	assert_int_equal((int)raw_log(&h, MR_LPU_LOG_HEALTH, &health, sizeof(health)),
+			 sizeof(health));
 	assert_int_equal(health.errors, 100);
 	assert_int_equal(raw_counters(&h).refused, 100);
 	assert_int_equal(health.resets, 0);
@@ -220,7 +213,7 @@ static void errors_and_health_are_logged(void **state)
 	assert_memory_equal(h.mem + 65536, &errors[MR_LPU_ERRORS_MAX - 1], 32);
 	c.offset = sizeof(errors) + 1;
 	assert_int_equal(raw_do(&h, 0, &c, &got), MR_E_RANGE);
-	c.log = 5;
+	c.log = MR_LPU_LOG_POWER + 1;
 	assert_int_equal(raw_do(&h, 0, &c, &got), MR_E_NOT_SUPPORTED);
 	raw_close(&h);
 }
@@ -479,8 +472,13 @@ static void slots_and_decodes_are_checked(void **state)
 	ENTRY(e->position = 63, MR_E_CONTEXT_FULL);
 	ENTRY(e->position = UINT32_MAX, MR_E_CONTEXT_FULL);
 	ENTRY(e->flags = 1, MR_E_INVALID);
-	ENTRY(e->reserved[1] = 1, MR_E_INVALID);
-	ENTRY(e->mask_iova = RAW_IOVA, MR_E_NOT_SUPPORTED);
+	ENTRY(e->reserved[0] = 1, MR_E_INVALID);
+	ENTRY(e->mask_iova = RAW_IOVA, MR_E_RANGE); /* no stride */
+	ENTRY((e->mask_iova = RAW_IOVA + 2, d.mask_stride = 4096), MR_E_RANGE);
+	ENTRY(d.mask_stride = 2, MR_E_RANGE);
+	ENTRY(e->top_iova = RAW_IOVA, MR_E_RANGE); /* no n */
+	ENTRY((e->top_iova = RAW_IOVA + 4, d.top = 1), MR_E_RANGE);
+	ENTRY(d.top = 1000, MR_E_RANGE);
 	ENTRY(e->forced_iova = RAW_IOVA, MR_E_INVALID);
 	ENTRY((e->forced_iova = 4096, e->forced_count = 1), MR_E_DMA_FAULT);
 	ENTRY((e->forced_iova = RAW_IOVA, e->forced_count = 2), MR_E_RANGE);

@@ -44,9 +44,9 @@ struct mr_lpu_port_ops {
 	 */
 	int (*irq)(void *ctx, uint32_t vector, int fd);
 	/*
-	 * Function-level reset: registers, queues and slots as after power-on, no program, no DMA
-	 * under way once it returns; mappings, vectors and counters stay. 0, MR_E_NOT_SUPPORTED or
-	 * MR_E_TIMEOUT. Any thread; may sleep.
+	 * Function-level reset: the device is as after power-on (registers, queues, features, program),
+	 * but for what lpu_spec.h counts since power-on. DMA mappings and interrupts stay. Returns when
+	 * it is done and no DMA of before will follow: 0, MR_E_TIMEOUT, or MR_E_NOT_SUPPORTED.
 	 */
 	int (*reset)(void *ctx);
 	/* Stops the device and frees it; no call on it may be under way. */

@@ -60,6 +60,8 @@
  *   looks at its rings once more; only when they are empty may it sleep. The device raises the
  *   vector after the next entry that it makes visible, once, and is disarmed.
  *
+ * Recovery, from the mildest: ABORT of the command, clearing ENABLE (or RESET), function-level reset.
+ *
  * Bring-up: wait for STATUS.READY = 0; write ADMIN_*; CONTROL.ENABLE = 1; wait at most TIMEOUT_MS
  * for STATUS.READY = 1; IDENTIFY; QUEUE_CREATE; PROGRAM. Clearing ENABLE stops every queue, forgets
  * every slot and keeps the program; READY = 0 says that no DMA will follow.
@@ -99,16 +101,17 @@
 #define MR_LPU_REG_TIMEOUT_MS    0x00cu /* R: milliseconds that a change of READY may take */
 #define MR_LPU_REG_CONTROL       0x010u /* RW: MR_LPU_CONTROL_*; 0 after power-on */
 #define MR_LPU_REG_STATUS        0x014u /* R: MR_LPU_STATUS_* */
+#define MR_LPU_REG_FATAL_CODE    0x018u /* R: why FATAL: MR_LPU_CRASH_*; 0 while FATAL = 0 */
 #define MR_LPU_REG_ADMIN_ENTRIES 0x020u /* RW while READY = 0: of both admin rings, 2 to 4096 */
 #define MR_LPU_REG_ADMIN_SQ_LO   0x028u /* RW while READY = 0: IOVA of the admin submission ring, */
 #define MR_LPU_REG_ADMIN_SQ_HI   0x02cu /* 64-byte aligned */
 #define MR_LPU_REG_ADMIN_CQ_LO   0x030u /* RW while READY = 0: IOVA of the admin completion ring, */
 #define MR_LPU_REG_ADMIN_CQ_HI   0x034u /* 64-byte aligned */
 #define MR_LPU_REG_HEARTBEAT     0x038u /* R: changes while the device's firmware runs its loop */
-#define MR_LPU_REG_REFUSED       0x03cu /* R: commands refused, doorbells ignored, DMA faults */
+#define MR_LPU_REG_REFUSED       0x03cu /* R: commands refused, doorbells ignored */
 
 #define MR_LPU_MAGIC             0x55504c4du /* "MLPU" */
-#define MR_LPU_VERSION           0x00010000u
+#define MR_LPU_VERSION           0x00010001u
 #define MR_LPU_CONTROL_ENABLE    1u
 #define MR_LPU_STATUS_READY      1u
 #define MR_LPU_STATUS_FATAL      2u /* the device gave up; only clearing ENABLE is understood */
@@ -124,6 +127,26 @@
 #define MR_LPU_DB_RECORD_HEAD  0x08u
 #define MR_LPU_DB_ARM          0x0cu /* 1 = raise the vector after the next entry, once */
 
+/*
+ * Shadow doorbells: a queue's indices in host memory, where the device reads them while it is awake, so
+ * that the host spares the write to BAR2. On by the feature MR_LPU_FEATURE_SHADOW, which names
+ * struct mr_lpu_shadow[queues_max + 1] by queue. From then on the device takes indices from here alone;
+ * a write of an index to BAR2 only wakes it. ARM is written to BAR2 always.
+ *
+ * No wake-up is lost: the device stores asleep = 1, full fence, reads the indices once more; the host
+ * stores an index, full fence, reads asleep, and writes BAR2 where it is 1.
+ */
+struct mr_lpu_shadow {
+	uint32_t sq_tail; /* these three are the host's */
+	uint32_t cq_head;
+	uint32_t record_head;
+	uint32_t reserved[13]; /* to the end of a cache line */
+	uint32_t asleep;       /* the device's: 1 = it looks at nothing until BAR2 is written */
+	uint32_t reserved1[15];
+};
+MR_LPU_SIZE(mr_lpu_shadow, 128);
+MR_LPU_AT(mr_lpu_shadow, asleep, 64);
+
 /* ---- completions and records ---------------------------------------------------------------- */
 
 /*
@@ -138,7 +161,10 @@
  *   E_NOT_ACTIVE     no program; E_FORMAT, E_VERSION, E_SRAM_FULL: container
  *   E_BUSY           slots are open; another queue's command uses the slot; a write into a block that
  *                    another slot shares
- *   E_EXISTS, E_NOT_FOUND, E_KV_EXHAUSTED, E_CONTEXT_FULL, E_DEVICE: as millrace/status.h says
+ *   E_CANCELLED      ended by ABORT
+ *   E_FULL           more ASYNC_EVENTs or ABORTs than the device keeps
+ *   E_EXISTS, E_NOT_FOUND, E_KV_EXHAUSTED, E_CONTEXT_FULL, E_MASK_LATE, E_DEVICE: as millrace/status.h
+ *                    says
  * A refused command has had no effect, unless it says otherwise.
  */
 struct mr_lpu_completion {
@@ -181,12 +207,12 @@ enum mr_lpu_opcode {
 	MR_LPU_IDENTIFY = 0x01,     /* struct mr_lpu_identify by DMA */
 	MR_LPU_QUEUE_CREATE = 0x02, /* an I/O queue with its record ring */
 	MR_LPU_QUEUE_DELETE = 0x03, /* ends its commands without completions */
-	MR_LPU_GET_LOG = 0x04,      /* counters, the chip file, errors, health */
-	MR_LPU_FEATURES = 0x05,     /* optional */
-	MR_LPU_ASYNC_EVENT = 0x06,  /* optional */
-	MR_LPU_ABORT = 0x07,        /* optional */
+	MR_LPU_GET_LOG = 0x04,      /* counters, the chip file, errors, health, ... */
+	MR_LPU_FEATURES = 0x05,     /* optional: reads and sets MR_LPU_FEATURE_* */
+	MR_LPU_ASYNC_EVENT = 0x06,  /* optional: completes when the device has something to say */
+	MR_LPU_ABORT = 0x07,        /* optional: ends a command of a queue */
 	MR_LPU_PROGRAM = 0x08,      /* load, verify, activate a program container */
-	MR_LPU_FIRMWARE = 0x09,     /* optional */
+	MR_LPU_FIRMWARE = 0x09,     /* optional: download, verify, activate firmware */
 	MR_LPU_RESET = 0x0a,        /* optional; CONTROL.ENABLE is there always */
 	/* I/O queues */
 	MR_LPU_SLOT_SET = 0x81, /* opens a slot: sampling, owner, generation, KV reserved */
@@ -196,7 +222,7 @@ enum mr_lpu_opcode {
 	MR_LPU_KV_FREE = 0x85,  /* closes a slot */
 	MR_LPU_DECODE = 0x86,   /* steps for a batch of slots */
 	MR_LPU_SCORE = 0x87,    /* optional: log-probabilities of given tokens */
-	MR_LPU_EXEC = 0x88,     /* optional */
+	MR_LPU_EXEC = 0x88,     /* optional: one epoch, activations in and out */
 	MR_LPU_FENCE = 0x89,    /* completes when all before it on its queue has */
 };
 
@@ -260,7 +286,99 @@ MR_LPU_SIZE(mr_lpu_cmd_get_log, 64);
 #define MR_LPU_LOG_COUNTERS 1u /* struct mr_lpu_counters */
 #define MR_LPU_LOG_CHIP     2u /* the chip file's text, identify.chip_bytes long */
 #define MR_LPU_LOG_ERRORS   3u /* optional: struct mr_lpu_error[], oldest first */
-#define MR_LPU_LOG_HEALTH   4u /* optional: struct mr_lpu_health */
+#define MR_LPU_LOG_HEALTH   4u /* optional, as all below: struct mr_lpu_health */
+#define MR_LPU_LOG_FIRMWARE 5u /* struct mr_lpu_firmware_log */
+#define MR_LPU_LOG_CRASH    6u /* struct mr_lpu_crash; 0 bytes where there was none */
+#define MR_LPU_LOG_POWER    7u /* struct mr_lpu_power */
+
+/*
+ * Reads a feature, or sets it and reads it back; see the table of them below. result: its value.
+ *   E_INVALID        a reserved field set; @queue, @value or @iova where the feature or action has none
+ *   E_NOT_SUPPORTED  the device has not this feature
+ *   E_RANGE          @action; @value outside the feature's range; no such @queue; @iova not aligned
+ *   E_NOT_FOUND      @queue was not created
+ *   E_BUSY           QUEUES while an I/O queue is there
+ *   E_DMA_FAULT      SHADOW: @iova is not mapped for reading and writing
+ */
+struct mr_lpu_cmd_features {
+	struct mr_lpu_head head;
+	uint32_t feature; /* MR_LPU_FEATURE_* */
+	uint32_t action;  /* MR_LPU_FEATURE_GET or _SET */
+	uint32_t value;   /* SET: the new value; else 0 */
+	uint32_t queue;   /* COALESCE: 1 to queues_max; else 0 */
+	uint64_t iova;    /* SHADOW set to 1: of the array, 64-byte aligned; else 0 */
+	uint64_t reserved[4];
+};
+MR_LPU_SIZE(mr_lpu_cmd_features, 64);
+MR_LPU_AT(mr_lpu_cmd_features, queue, 20);
+MR_LPU_AT(mr_lpu_cmd_features, iova, 24);
+#define MR_LPU_FEATURE_GET 1u
+#define MR_LPU_FEATURE_SET 2u
+
+/* Each has its reset value again after every reset. */
+#define MR_LPU_FEATURE_QUEUES   1u /* I/O queues that may be created, 1 to queues_max; queues_max */
+#define MR_LPU_FEATURE_COALESCE 2u /* of a queue, see MR_LPU_COALESCE_*; 0 */
+#define MR_LPU_FEATURE_HEARTBEAT_MS \
+	3u /* HEARTBEAT changes at least once in so long, 10 to 60000; 1000 */
+#define MR_LPU_FEATURE_TEMP_OVER_MK  4u /* event at or above so many millikelvin; 358150; 0 = none */
+#define MR_LPU_FEATURE_TEMP_UNDER_MK 5u /* event at or below; 0 = none */
+#define MR_LPU_FEATURE_EVENTS        6u /* bit n: events of type n are told; MR_LPU_EVENTS_ALL */
+#define MR_LPU_FEATURE_SHADOW        7u /* 1 = shadow doorbells at iova; 0 */
+
+/*
+ * COALESCE: an armed queue raises its vector when so many entries are visible since it was armed, or so
+ * many microseconds after the first of them, whichever is first. 0 entries = at once, and then the time is
+ * 0 too; else the time is 1 to MR_LPU_COALESCE_US_MAX.
+ */
+#define MR_LPU_COALESCE(entries, us) ((uint32_t)(entries) | (uint32_t)(us) << 8)
+#define MR_LPU_COALESCE_ENTRIES(v)   ((v)&0xffu)
+#define MR_LPU_COALESCE_US(v)        ((v) >> 8)
+#define MR_LPU_COALESCE_US_MAX       1000000u
+
+/*
+ * Stays outstanding until the device has something to say, and then completes; at most
+ * identify.async_max of them at a time, one more is E_FULL. It completes out of order, and does not hold
+ * up what was submitted after it. result: MR_LPU_EVENT_*. After an event of a type, no other of that type
+ * is told until the host has read the log that the event names.
+ */
+struct mr_lpu_cmd_async_event {
+	struct mr_lpu_head head;
+	uint64_t reserved[7];
+};
+MR_LPU_SIZE(mr_lpu_cmd_async_event, 64);
+#define MR_LPU_EVENT(type, log, info) \
+	((uint32_t)(type) | (uint32_t)(log) << 8 | (uint32_t)(info) << 16)
+#define MR_LPU_EVENT_TYPE(result) ((result)&0xffu)           /* MR_LPU_EVENT_*, below */
+#define MR_LPU_EVENT_LOG(result)  ((result) >> 8 & 0xffu)    /* MR_LPU_LOG_*: read it */
+#define MR_LPU_EVENT_INFO(result) ((result) >> 16 & 0xffffu) /* by type */
+
+#define MR_LPU_EVENT_DOORBELL 1u /* an index was ignored; log COUNTERS; info: queue */
+#define MR_LPU_EVENT_ERROR \
+	2u /* a DMA fault or E_DEVICE; log ERRORS; info: status, as in a completion */
+#define MR_LPU_EVENT_TEMPERATURE \
+	3u                  /* a threshold was passed; log POWER; info: MR_LPU_TEMPERATURE_* */
+#define MR_LPU_EVENT_ECC 4u /* words of SRAM were wrong; log HEALTH; info: 1 corrected, 2 not */
+#define MR_LPU_EVENT_FIRMWARE \
+	5u /* other firmware runs since the reset; log FIRMWARE; info: its slot */
+#define MR_LPU_EVENT_CRASH       6u /* a crash dump is there; log CRASH; info: its cause */
+#define MR_LPU_EVENTS_ALL        0x7eu
+#define MR_LPU_TEMPERATURE_OVER  1u
+#define MR_LPU_TEMPERATURE_UNDER 2u
+
+/*
+ * Ends the command @target of queue @queue: one that waits is not started, a DECODE or SCORE that runs ends
+ * before its next step or pass. The target completes once and in its turn, with E_CANCELLED, or as if
+ * nothing had been said where it was too late. On the admin queue only an ASYNC_EVENT can be ended.
+ * result: 1 = the target will end with E_CANCELLED, 0 = it is not there or cannot be ended any more.
+ */
+struct mr_lpu_cmd_abort {
+	struct mr_lpu_head head;
+	uint32_t queue;  /* 0 to queues_max; E_NOT_FOUND where it is not there */
+	uint32_t target; /* its request id */
+	uint64_t reserved[6];
+};
+MR_LPU_SIZE(mr_lpu_cmd_abort, 64);
+MR_LPU_AT(mr_lpu_cmd_abort, target, 12);
 
 /*
  * BEGIN, then WRITEs of the whole container in order without gaps, VERIFY, ACTIVATE. The metadata
@@ -283,6 +401,45 @@ MR_LPU_SIZE(mr_lpu_cmd_program, 64);
 #define MR_LPU_PROGRAM_WRITE    2u
 #define MR_LPU_PROGRAM_VERIFY   3u
 #define MR_LPU_PROGRAM_ACTIVATE 4u
+
+/*
+ * DOWNLOADs of a whole image in order (offset 0 begins anew), VERIFY into a slot that does not run,
+ * ACTIVATE: the slot's firmware runs from the next reset on. A refused DOWNLOAD or VERIFY drops the image.
+ *   E_INVALID        a reserved field set, or a field that the action does not have
+ *   E_RANGE          @action, @slot, @bytes, an @offset that does not follow, more than firmware_max
+ *   E_BUSY           VERIFY into the slot that runs
+ *   E_NOT_ACTIVE     VERIFY with nothing downloaded
+ *   E_NOT_FOUND      ACTIVATE of an empty slot
+ *   E_FORMAT, E_VERSION, E_TRUNCATED, E_CHECKSUM, E_NOT_SUPPORTED (another product): the image
+ */
+struct mr_lpu_cmd_firmware {
+	struct mr_lpu_head head;
+	uint32_t action; /* MR_LPU_FIRMWARE_* */
+	uint32_t slot;   /* VERIFY, ACTIVATE: from 1; else 0 */
+	uint64_t iova;   /* DOWNLOAD: to be read; else 0 */
+	uint64_t offset; /* DOWNLOAD: in the image; else 0 */
+	uint64_t bytes;  /* DOWNLOAD: of this piece, 1 or more; else 0 */
+	uint64_t reserved[3];
+};
+MR_LPU_SIZE(mr_lpu_cmd_firmware, 64);
+MR_LPU_AT(mr_lpu_cmd_firmware, iova, 16);
+#define MR_LPU_FIRMWARE_DOWNLOAD 1u
+#define MR_LPU_FIRMWARE_VERIFY   2u
+#define MR_LPU_FIRMWARE_ACTIVATE 3u
+
+/*
+ * Completes, and then CONTROL.ENABLE becomes 0 by itself, with all that this means. ALL also drops the
+ * program. The host waits for READY = 0 and brings the device up again.
+ */
+struct mr_lpu_cmd_reset {
+	struct mr_lpu_head head;
+	uint32_t kind; /* MR_LPU_RESET_*; E_RANGE */
+	uint32_t reserved0;
+	uint64_t reserved[6];
+};
+MR_LPU_SIZE(mr_lpu_cmd_reset, 64);
+#define MR_LPU_RESET_CONTROLLER 1u
+#define MR_LPU_RESET_ALL        2u
 
 /*
  * Opens a slot that is free, with @generation. KV for param.positions is reserved in SRAM at once,
@@ -436,10 +593,14 @@ struct mr_lpu_cmd_decode {
 	uint32_t steps;        /* 1 to steps_max */
 	uint32_t logits_stride; /* bytes between the logits of two steps, a multiple of 4, at least
 				 * 4 * vocabulary; 0 where no entry asks for logits */
+	uint32_t mask_stride;   /* bytes between the masks of two steps, a multiple of 4; 0 where no
+				 * entry has one */
+	uint32_t top;           /* n of the top-n, 0 to top_max; 0 where no entry asks for them */
 	uint32_t reserved0;
-	uint64_t reserved[4];
+	uint64_t reserved[3];
 };
 MR_LPU_SIZE(mr_lpu_cmd_decode, 64);
+MR_LPU_AT(mr_lpu_cmd_decode, top, 32);
 MR_LPU_AT(mr_lpu_cmd_decode, entries_iova, 8);
 MR_LPU_AT(mr_lpu_cmd_decode, logits_stride, 24);
 
@@ -453,14 +614,37 @@ struct mr_lpu_decode_entry {
 			       */
 	uint64_t logits_iova; /* 0 = none; else where float[vocabulary] of step 0 goes, 4-byte
 				 aligned */
-	uint64_t mask_iova;   /* optional: token mask; 0 */
+	uint64_t
+		mask_iova; /* optional, 0 = none; else where struct mr_lpu_mask of step 0 lies, 4-byte
+			     * aligned */
 	uint32_t forced_count; /* 0, or steps - 1; stop tokens stop a forced slot too */
 	uint32_t flags;        /* none defined: 0 */
-	uint64_t reserved[2];
+	uint64_t top_iova; /* optional, 0 = none; else where struct mr_lpu_top[top] of step 0 goes,
+				* those of the next step after it; 8-byte aligned */
+	uint64_t reserved[1];
 };
 MR_LPU_SIZE(mr_lpu_decode_entry, 64);
 MR_LPU_AT(mr_lpu_decode_entry, forced_iova, 16);
 MR_LPU_AT(mr_lpu_decode_entry, forced_count, 40);
+MR_LPU_AT(mr_lpu_decode_entry, top_iova, 48);
+
+/*
+ * What SAMPLE may choose: bit i of word i / 32 of allowed[ceil(vocabulary / 32)], which follows this
+ * header. The host writes @position last (release); the device reads it first (acquire), at SAMPLE, so that
+ * the host can make the mask while the step runs. Another position than the record's: E_MASK_LATE, and no
+ * token. A mask that allows none: E_RANGE.
+ */
+struct mr_lpu_mask {
+	uint32_t position; /* of the token to be made */
+};
+MR_LPU_SIZE(mr_lpu_mask, 4);
+
+/* One of the best tokens under the unmodified logits, best first, ties by ascending id. */
+struct mr_lpu_top {
+	uint32_t token;
+	float logprob; /* ln p(token) */
+};
+MR_LPU_SIZE(mr_lpu_top, 8);
 
 /*
  * Log-probabilities of given tokens: feeds tokens[0] to [count - 2] at @position and on, and makes a
@@ -493,104 +677,25 @@ MR_LPU_SIZE(mr_lpu_cmd_score, 64);
 MR_LPU_AT(mr_lpu_cmd_score, tokens_iova, 16);
 MR_LPU_AT(mr_lpu_cmd_score, position, 28);
 
-/* ---- what the device tells ------------------------------------------------------------------ */
-
-#define MR_LPU_KV_FP16 1u
-
-struct mr_lpu_identify {
-	uint32_t magic;   /* MR_LPU_MAGIC */
-	uint32_t version; /* as the register */
-	char vendor[32];  /* NUL-terminated, as the texts below */
-	char product[32]; /* the chip's name: "mr1" */
-	char firmware[32];
-	char classes[4][16]; /* numeric classes that it computes: "D" */
-	uint32_t chips;
-	uint32_t slots_max;        /* 1 to 65536 */
-	uint32_t queues_max;       /* I/O queues, 1 or more */
-	uint32_t ring_entries_max; /* of any ring */
-	uint32_t batch_max;        /* entries of a DECODE */
-	uint32_t steps_max;        /* steps of a DECODE */
-	uint32_t context_max;      /* positions a slot */
-	uint32_t kv_block_tokens;  /* MR_KV_BLOCK_TOKENS */
-	uint32_t kv_type;          /* MR_LPU_KV_FP16 */
-	uint32_t chip_bytes;       /* of the log MR_LPU_LOG_CHIP */
-	uint64_t sram_bytes;       /* of one chip */
-	uint64_t cycle_ps;         /* picoseconds a cycle */
-	uint64_t opcodes_admin;    /* bit n: admin opcode n is built */
-	uint64_t opcodes_io;       /* bit n: I/O opcode 0x80 + n is built */
-	uint8_t chip_hash[32];     /* SHA-256 of the parsed chip file: a container must carry it */
-	uint32_t score_max;        /* tokens of a SCORE; 0 = no SCORE */
-	uint32_t reserved0;
-	uint64_t reserved[29];
+/*
+ * Runs one epoch of a program over activations from the host: what a model that is split between devices
+ * sends each step. Layout only: no payload kind of today has such an epoch, and a device without one says
+ * E_NOT_SUPPORTED. result: rows written.
+ */
+struct mr_lpu_cmd_exec {
+	struct mr_lpu_head head;
+	uint32_t epoch;      /* index into the container's EPOCH table */
+	uint32_t rows;       /* 1 to the program's batch */
+	uint64_t in_iova;    /* activations of row 0, 64-byte aligned */
+	uint64_t out_iova;   /* where those of row 0 go, 64-byte aligned */
+	uint32_t in_stride;  /* bytes between two rows, a multiple of 64 */
+	uint32_t out_stride; /* the same */
+	uint64_t reserved[3];
 };
-MR_LPU_SIZE(mr_lpu_identify, 512);
-MR_LPU_AT(mr_lpu_identify, classes, 104);
-MR_LPU_AT(mr_lpu_identify, chips, 168);
-MR_LPU_AT(mr_lpu_identify, sram_bytes, 208);
-MR_LPU_AT(mr_lpu_identify, chip_hash, 240);
-MR_LPU_AT(mr_lpu_identify, score_max, 272);
+MR_LPU_SIZE(mr_lpu_cmd_exec, 64);
+MR_LPU_AT(mr_lpu_cmd_exec, in_iova, 16);
+MR_LPU_AT(mr_lpu_cmd_exec, in_stride, 32);
 
-/* MR_LPU_LOG_COUNTERS: since power-on. */
-struct mr_lpu_counters {
-	uint64_t commands; /* read from all queues */
-	uint64_t completions;
-	uint64_t records;
-	uint64_t refused;      /* commands that ended with a status */
-	uint64_t bad_opcode;   /* of those: not supported */
-	uint64_t bad_reserved; /* reserved field or unknown flag set */
-	uint64_t bad_range;
-	uint64_t bad_kv; /* stale, short or corrupt descriptors */
-	uint64_t bad_container;
-	uint64_t bad_doorbell; /* indices that no ring could mean: ignored */
-	uint64_t dma_faults;
-	uint64_t dma_read_bytes; /* from host memory */
-	uint64_t dma_write_bytes;
-	uint64_t steps;         /* decode steps carried out */
-	uint64_t cycles;        /* of all epochs */
-	uint64_t credit_stalls; /* times that a step or pass waited for record credit */
-	uint64_t kv_blocks;     /* of the active program, and how many of them are reserved now; */
-	uint64_t kv_blocks_used;
-	uint64_t kv_blocks_shared; /* of these, held by more than one slot now */
-	uint64_t forks;            /* KV_FORKs carried out */
-	uint64_t fork_copies;      /* blocks that they copied */
-	uint64_t score_passes;     /* passes of SCOREs carried out */
-	uint64_t score_records;    /* of records: those of SCOREs */
-	uint64_t kv_read_blocks;   /* that KV_READs wrote to host memory */
-	uint64_t reserved[8];
-};
-MR_LPU_SIZE(mr_lpu_counters, 256);
-MR_LPU_AT(mr_lpu_counters, kv_blocks, 128);
-
-/* An entry of MR_LPU_LOG_ERRORS: a command that ended with a status. The log holds the latest of them. */
-struct mr_lpu_error {
-	uint64_t number;  /* of all since power-on, from 1; health.errors is the latest one's */
-	uint64_t time_ms; /* since power-on */
-	uint32_t request;
-	uint16_t queue; /* 0 = admin */
-	uint16_t opcode;
-	uint16_t status;    /* as in the completion */
-	uint16_t reserved0; /* 0 */
-	uint32_t reserved1; /* 0 */
-};
-#define MR_LPU_ERRORS_MAX 64u /* entries of the log at most */
-MR_LPU_SIZE(mr_lpu_error, 32);
-MR_LPU_AT(mr_lpu_error, request, 16);
-MR_LPU_AT(mr_lpu_error, status, 24);
-
-/* MR_LPU_LOG_HEALTH: as it is when the log is read. What the device cannot measure is 0. */
-struct mr_lpu_health {
-	uint64_t uptime_ms;       /* since power-on */
-	uint64_t errors;          /* commands that ended with a status, since power-on */
-	uint64_t ecc_corrected;   /* words of SRAM, since power-on */
-	uint64_t ecc_uncorrected; /* the same; any is an E_DEVICE of the command that met it */
-	uint32_t power_mw;        /* milliwatts of the group */
-	uint32_t temperature_mk;  /* millikelvin of the hottest chip */
-	uint32_t chips_up;        /* of identify.chips */
-	uint32_t resets;          /* times that CONTROL.ENABLE went from 1 to 0, since power-on */
-	uint64_t reserved[8];
-};
-MR_LPU_SIZE(mr_lpu_health, 112);
-MR_LPU_AT(mr_lpu_health, power_mw, 32);
-MR_LPU_AT(mr_lpu_health, reserved, 48);
+#include <millrace/lpu_log.h> /* IDENTIFY's answer, the log pages, the firmware image */
 
 #endif /* MILLRACE_LPU_SPEC_H */
