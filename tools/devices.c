@@ -108,6 +108,7 @@ static int open_cpu(const struct tool_devices_options *o, struct mr_arena *arena
 		.kernels = o->kernels,
 		.numerics = o->numerics,
 		.cpu = -1,
+		.apart = o->apart,
 		.threads = o->threads ? o->threads : default_threads(o, lpu),
 	};
 	int status = mr_cpu_open(&options, dev);

@@ -48,6 +48,7 @@ struct tool_devices_options {
 	int quiet;       /* no progress on stderr */
 	int arena_log;   /* tell stderr of every region: pages, node, IOVA */
 	int decode_only; /* open no prefill device of its own: prefill = decode */
+	int apart;       /* of the CPU backend: each work has passes of its own */
 };
 
 /*
