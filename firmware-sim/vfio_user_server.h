@@ -8,7 +8,7 @@
 #include "firmware-sim/vfio_user.h"
 #include "userlib/spec/vfio_user.h"
 
-#define VU_MAPS        1024u
+#define VU_MAPS        16384u /* behind an IOMMU of the client's each may be a page of 4 KiB */
 #define VU_VECTORS_MAX 64u
 #define VU_BAR4_BYTES  4096u
 #define VU_IN_BYTES    (MR_VU_XFER_MAX + 256u) /* the longest message that is taken */

@@ -81,8 +81,11 @@ int tool_device_option(int option, const char *value, struct tool_devices_option
 		out->fault = value;
 		return 1;
 	case TOOL_OPT_LPU:
-		if (strcmp(value, "local") && strncmp(value, "vfio-user:", 10)) {
-			fprintf(stderr, "millrace: --lpu is local or vfio-user:SOCKET, not '%s'\n",
+		if (strcmp(value, "local") && strncmp(value, "vfio-user:", 10) &&
+		    strncmp(value, "vfio:", 5)) {
+			fprintf(stderr,
+				"millrace: --lpu is local, vfio-user:SOCKET or vfio:ADDRESS, not "
+				"'%s'\n",
 				value);
 			return -1;
 		}

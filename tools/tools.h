@@ -32,7 +32,8 @@ enum { TOOL_OK = 0, TOOL_FAILED = 1, TOOL_USAGE = 2 };
 /* How devices are opened; filled from a command's options. Zero means the default. */
 struct tool_devices_options {
 	const char *device; /* "lpu" (default), "cpu", "nil": the decode device */
-	const char *lpu;    /* where the LPU is: "local" (default: simulated), "vfio-user:SOCKET" */
+	const char
+		*lpu; /* where the LPU is: "local" (default), "vfio-user:SOCKET", "vfio:ADDRESS" */
 	const char *kernels; /* of the CPU backend; NULL = the widest */
 	const char *chip;    /* chip file of the simulated LPU; NULL = mr1 */
 	uint32_t chips;      /* of the simulated LPU; 0 = 2 */
@@ -63,8 +64,8 @@ enum {
 	TOOL_OPT_CHIP,
 	TOOL_OPT_CHIPS,
 	TOOL_OPT_FAULT,
-	TOOL_OPT_NO_HUGE,
 	TOOL_OPT_LPU,
+	TOOL_OPT_NO_HUGE,
 	TOOL_OPT_OWN = 0x200 /* a command's own long options start here */
 };
 /* clang-format off: a list of initialisers, not a block of code */
@@ -81,17 +82,19 @@ enum {
 		"no-huge", no_argument, NULL, TOOL_OPT_NO_HUGE            \
 	}
 /* clang-format on */
-#define TOOL_DEVICE_HELP                                                                           \
-	"  --device NAME     decode device: lpu (default), cpu or nil\n"                           \
-	"  --lpu BUS         how the LPU is reached: local (default: simulated in this process)\n" \
-	"                    or vfio-user:SOCKET ('millrace lpu sim')\n"                           \
-	"  --kernels NAME    CPU kernels: scalar, avx2, avx512, amx (default: the widest there "   \
-	"is)\n"                                                                                    \
-	"  --numerics HOW    exact (default), strict or fast: see the man page\n"                  \
-	"  --threads N       compute threads of the CPU backend (default: see the man page)\n"     \
-	"  --chip FILE       chip of the simulated LPU: a chip file, mr1 (default) or tiny\n"      \
-	"  --chips N         its chips, 1 to 64 (default: 2)\n"                                    \
-	"  --fault LIST      its faults: sram-zero=TENSOR, sram-flip=TENSOR:OFFSET\n"              \
+#define TOOL_DEVICE_HELP                                                                         \
+	"  --device NAME     decode device: lpu (default), cpu or nil\n"                         \
+	"  --lpu BUS         how the LPU is reached: local (default: simulated in this "         \
+	"process),\n"                                                                            \
+	"                    vfio-user:SOCKET ('millrace lpu sim'), or\n"                        \
+	"                    vfio:ADDRESS[@VENDOR:DEVICE] (a PCI function bound to vfio-pci)\n"  \
+	"  --kernels NAME    CPU kernels: scalar, avx2, avx512, amx (default: the widest there " \
+	"is)\n"                                                                                  \
+	"  --numerics HOW    exact (default), strict or fast: see the man page\n"                \
+	"  --threads N       compute threads of the CPU backend (default: see the man page)\n"   \
+	"  --chip FILE       chip of the simulated LPU: a chip file, mr1 (default) or tiny\n"    \
+	"  --chips N         its chips, 1 to 64 (default: 2)\n"                                  \
+	"  --fault LIST      its faults: sram-zero=TENSOR, sram-flip=TENSOR:OFFSET\n"            \
 	"  --no-huge         4 KiB pages only\n"
 /* "exact", "strict", "fast" */
 const char *tool_numerics_name(enum mr_numerics numerics);

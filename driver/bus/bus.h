@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * How a device is reached: registers, doorbells, DMA mappings, interrupts. One implementation a way:
- * local.c (a device in this process, through struct mr_lpu_port), vfio_user.c (one behind a socket). What the
- * registers mean is lpu_spec.h's and driver/lpu's business.
+ * local.c (a device in this process, through struct mr_lpu_port), vfio_user.c (one behind a socket), vfio.c (a
+ * PCI function). What the registers mean is lpu_spec.h's and driver/lpu's business.
  *
  * reg_read, reg_write and doorbell may be called from the one thread that owns the device; doorbell is
  * for the data path and never waits. The others are set-up calls.
