@@ -221,6 +221,11 @@ FUZZ_SECONDS ?= 30
 fuzz:
 	$(Q)sh scripts/fuzz.sh $(FUZZ_SECONDS) $(patsubst tests/fuzz/%.c,%,$(SRC_fuzz))
 
+## fuzz-coverage  replay the corpora of the vfio-user targets and count the lines of each parser that ran: 80% at least
+.PHONY: fuzz-coverage
+fuzz-coverage:
+	$(Q)sh scripts/fuzz-coverage.sh
+
 ## bench      decode tokens/s, the ring's NOP round trip and the scheduler's figures, with the machine's facts
 .PHONY: bench
 bench: all

@@ -507,7 +507,8 @@ static int agree(struct vu_link *link)
 		return MR_E_VERSION;
 	}
 	if (status) {
-		mr_vu_why(link, "no answer to the version: is this a vfio-user server?");
+		mr_vu_why(link, "no answer to the version: does it serve another client? is this a "
+				"vfio-user server?");
 		return status;
 	}
 	memcpy(&theirs, reply, sizeof(theirs));
