@@ -200,6 +200,37 @@ static void prompts(void **state)
 	each_unit(prompts_on);
 }
 
+/* A prompt and another sequence's steps posted together, in class P and in class D: each as alone. */
+static void beside_a_step(struct mr_device *dev, uint64_t want)
+{
+	struct mr_slot ready = open_slot(dev), filled = open_slot(dev);
+	float alone[VOCAB], logits[VOCAB];
+	struct mr_decode_entry entry = {.slot = ready,
+					.position = PROMPT,
+					.token = tokens[PROMPT],
+					.flags = MR_DECODE_LOGITS};
+
+	prefill(dev, ready, 64);
+	assert_int_equal(dev->work->decode(dev, &entry, 1, 1, ++tags), 0);
+	memcpy(alone, next(dev).logits, dev->caps.vocab * sizeof(float));
+	finish(dev);
+	for (uint32_t at = 0, n; at < PROMPT; at += n) {
+		n = PROMPT - at < 50 ? PROMPT - at : 50;
+		assert_int_equal(dev->work->prefill(dev, filled, tokens + at, n, at, ++tags), 0);
+		assert_int_equal(dev->work->decode(dev, &entry, 1, 1, ++tags), 0);
+		for (uint32_t left = 2; left;) {
+			struct mr_event e = next(dev);
+
+			assert_int_equal(e.status, 0);
+			left -= e.type == MR_EVENT_DONE;
+			if (e.type == MR_EVENT_TOKEN)
+				memcpy(logits, e.logits, dev->caps.vocab * sizeof(float));
+		}
+		assert_memory_equal(logits, alone, dev->caps.vocab * sizeof(float));
+	}
+	assert_true(decode(dev, filled, logits) == want);
+}
+
 /* Two prompts posted together leave what each leaves alone. */
 static void company_on(const struct mr_kernels *table)
 {
@@ -217,6 +248,7 @@ static void company_on(const struct mr_kernels *table)
 	}
 	assert_true(decode(dev, b, logits) == want);
 	assert_true(decode(dev, a, logits) == want);
+	beside_a_step(dev, want);
 	dev->admin->close(dev);
 }
 
