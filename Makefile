@@ -7,6 +7,7 @@
 #   kernels/cpu/*.c          -> lib/libmrkern.a     userlib/spec/*.c -> lib/libmrspec.a
 #   firmware-sim/*.c         -> lib/libmrsim.a      tools/*.c        -> bin/millrace
 #   userlib/examples/X.c     -> bin/example-X       tests/unit/X.c   -> tests/X (cmocka)
+#   tests/guest/*.c      -> tests/guest (what runs inside QEMU)
 #   tests/fuzz/fuzz_X.c      -> tests/fuzz_X (replay of its corpus; `make fuzz` builds libFuzzer's)
 #
 # Variables: O=build folder, SAN=address|thread (a build folder of its own), V=1 (whole commands).
@@ -25,7 +26,7 @@ VERSION := $(shell awk '/define MR_VERSION_(MAJOR|MINOR|PATCH)/{v=v s $$3; s="."
 # What a fresh Debian 12 needs, and the pkg-config names that show it is there.
 APT_PACKAGES := build-essential pkg-config dpdk-dev libxdp-dev libhwloc-dev libnuma-dev \
 	libcmocka-dev libpcre2-dev libsodium-dev libjson-c-dev libncurses-dev python3 python3-pip \
-	python3-docutils python3-sphinx iproute2 ethtool
+	python3-docutils python3-sphinx iproute2 ethtool qemu-system-x86
 PC_DPDK := libdpdk
 PC_DRV  := hwloc libpcre2-8 libsodium json-c
 PC_TOOL := ncursesw
@@ -71,10 +72,11 @@ SRC_unit := $(wildcard tests/unit/*.c)
 SRC_fuzz := $(wildcard tests/fuzz/fuzz_*.c)
 SRC_ex   := $(wildcard userlib/examples/*.c)
 SRC_help := $(wildcard tests/support/*.c)
+SRC_guest := $(wildcard tests/guest/*.c)
 
 obj = $(patsubst %.c,$(O)/obj/%.o,$(1))
 ALL_OBJ := $(call obj,$(SRC_drv) $(SRC_kern) $(SRC_ulib) $(SRC_spec) $(SRC_sim) $(SRC_tool) \
-	$(SRC_unit) $(SRC_fuzz) $(SRC_ex) $(SRC_help) tests/fuzz/replay.c)
+	$(SRC_unit) $(SRC_fuzz) $(SRC_ex) $(SRC_help) $(SRC_guest) tests/fuzz/replay.c)
 
 LIB_drv  := $(O)/lib/libmrdrv.a
 LIB_kern := $(O)/lib/libmrkern.a
@@ -87,6 +89,7 @@ ARCHIVES := $(LIB_sim) $(LIB_drv) $(LIB_ulib) $(LIB_spec) $(LIB_kern)
 BIN      := $(O)/bin/millrace
 EXAMPLES := $(patsubst userlib/examples/%.c,$(O)/bin/example-%,$(SRC_ex))
 UNITS    := $(patsubst tests/unit/%.c,$(O)/tests/%,$(SRC_unit))
+GUEST    := $(O)/tests/guest
 FUZZERS  := $(patsubst tests/fuzz/%.c,$(O)/tests/%,$(SRC_fuzz))
 
 .DEFAULT_GOAL := all
@@ -145,6 +148,13 @@ $(O)/tests/test_%: $(O)/obj/tests/unit/test_%.o $(call obj,$(SRC_help)) $(ARCHIV
 $(O)/tests/fuzz_%: $(O)/obj/tests/fuzz/fuzz_%.o $(O)/obj/tests/fuzz/replay.o $(ARCHIVES)
 	$(call link,$(DPDK_LIBS))
 
+# The one program of the test guests: static, since a guest has no libraries. The linker warns of hwloc's dlopen
+# and libnuma's getaddrinfo, which it never calls.
+$(GUEST): $(call obj,$(SRC_guest) tools/devices.c tools/options.c) $(filter-out $(LIB_ulib),$(ARCHIVES))
+	$(call say,LD)
+	$(Q)mkdir -p $(@D) && $(CC) $(CFLAGS) -static -pthread -Wl,--no-warnings -o $@ $(filter %.o,$^) \
+		-Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(LIBS)
+
 # Taken in by the assembler, which writes no dependencies.
 $(O)/obj/firmware-sim/chips.o: $(wildcard firmware-sim/chips/*.chip)
 
@@ -179,7 +189,19 @@ check: deps
 	$(Q)sh scripts/check.sh
 
 .PHONY: check-build
-check-build: all $(UNITS) $(FUZZERS)
+check-build: all $(UNITS) $(FUZZERS) $(if $(SAN),,$(GUEST))
+
+## deps-guest fetch what check-guest needs into the cache: a kernel, and QEMU 11 (no root, nothing installed)
+.PHONY: deps-guest
+deps-guest:
+	$(Q)sh scripts/guest-kernel.sh >/dev/null
+	$(Q)sh scripts/guest-qemu.sh >/dev/null
+
+## check-guest the LPU as a PCI function of a QEMU guest: vfio-user below, VFIO inside, one and two NUMA nodes
+.PHONY: check-guest
+check-guest: deps deps-guest
+	$(Q)$(MAKE) --no-print-directory $(JOBS) all $(GUEST)
+	$(Q)sh tests/guest/check.sh
 
 ## unit       only the unit tests of this build
 .PHONY: unit
@@ -198,6 +220,11 @@ FUZZ_SECONDS ?= 30
 .PHONY: fuzz
 fuzz:
 	$(Q)sh scripts/fuzz.sh $(FUZZ_SECONDS) $(patsubst tests/fuzz/%.c,%,$(SRC_fuzz))
+
+## fuzz-coverage  replay the corpora of the vfio-user targets and count the lines of each parser that ran: 80% at least
+.PHONY: fuzz-coverage
+fuzz-coverage:
+	$(Q)sh scripts/fuzz-coverage.sh
 
 ## bench      decode tokens/s, the ring's NOP round trip and the scheduler's figures, with the machine's facts
 .PHONY: bench

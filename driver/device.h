@@ -14,10 +14,13 @@
  *   tag         the caller's 64 bits, brought back in the event that completes the work.
  *
  * Work is posted and never waits: a call returns 0, or a negative mr_status and then has no effect and
- * makes no event. MR_E_FULL means "take events, then try again". Work on one device runs in the order in
- * which it was posted. Every accepted prefill, import, decode and score makes exactly one MR_EVENT_DONE,
- * also after an error or a reset. A slot is written only at or beyond what it shares with another one
- * (kv_fork): going back into a shared block is MR_E_BUSY.
+ * makes no event. MR_E_FULL means "take events, then try again". Work that names the same slot runs in the
+ * order in which it was posted, and so does all work of a device without caps.pass_rows. One with them takes
+ * works of different slots together, may end a later one first, and begins what was posted with the next
+ * poll (of any number of events, 0 too) or arm, so that what one turn posts goes together. Every accepted
+ * prefill, import, decode and score makes exactly one MR_EVENT_DONE, also after an error or a reset. A slot
+ * is written only at or beyond what it shares with another one (kv_fork): going back into a shared block is
+ * MR_E_BUSY.
  *
  * Threads: one thread posts and polls (the orchestrator's loop). load and close are set-up calls that may
  * block, allocate and log.
@@ -57,6 +60,11 @@ struct mr_caps {
 	uint32_t batch_max; /* entries a DECODE may have */
 	uint32_t steps_max; /* steps a DECODE may have */
 	uint32_t chunk_max; /* tokens a prefill call may have */
+	/*
+	 * Rows (entries of a DECODE, tokens of prompts) of different works that go through the model
+	 * together where they wait together; 0 = one work at a time.
+	 */
+	uint32_t pass_rows;
 	uint32_t vocab;     /* ids, after load */
 	uint64_t kv_tokens; /* tokens of KV in all slots together */
 	uint64_t cycle_ps;  /* picoseconds a cycle of mr_event.cycles, 0 = the device counts none */

@@ -99,7 +99,7 @@ static int queue_create(struct sim *sim, const struct mr_lpu_command *cmd)
 		mr_sim_queue_stop(sim, q);
 		return status;
 	}
-	struct sim_doorbells *db = &sim->regs.db[c.queue];
+	struct sim_doorbells *db = sim_doorbells_of(&sim->regs, c.queue);
 	__atomic_store_n(&db->sq_tail, 0, __ATOMIC_SEQ_CST);
 	__atomic_store_n(&db->cq_head, 0, __ATOMIC_SEQ_CST);
 	__atomic_store_n(&db->record_head, 0, __ATOMIC_SEQ_CST);

@@ -59,6 +59,12 @@ const float *mr_sim_choice_apply(struct sim *sim, const float *logits)
 	return c->logits;
 }
 
+/* NaN is worth no more than minus infinity, as to the sampler. */
+static float worth(float logit)
+{
+	return isnan(logit) ? -INFINITY : logit;
+}
+
 int mr_sim_choice_top(struct sim *sim, const float *logits, uint32_t n, uint64_t iova)
 {
 	struct mr_lpu_top top[SIM_TOP_MAX];
@@ -66,8 +72,8 @@ int mr_sim_choice_top(struct sim *sim, const float *logits, uint32_t n, uint64_t
 
 	for (uint32_t i = 0; i < vocab; i++) {
 		uint32_t at = found;
-		/* Ids ascend, so an equal one goes behind; NaN never comes before anything. */
-		while (at && logits[i] > logits[top[at - 1].token])
+		/* Ids ascend, so an equal one goes behind. */
+		while (at && worth(logits[i]) > worth(logits[top[at - 1].token]))
 			at--;
 		if (at == n)
 			continue;

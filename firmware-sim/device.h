@@ -19,6 +19,7 @@
 #include "firmware-sim/firmware.h"
 #include "firmware-sim/kv.h"
 #include "firmware-sim/log.h"
+#include "firmware-sim/mail.h"
 #include "firmware-sim/program.h"
 #include "firmware-sim/regs.h"
 #include "firmware-sim/score.h"
@@ -34,6 +35,7 @@
 #define SIM_SCORE_MAX   4096u
 #define SIM_CONTEXT_MAX 131072u
 #define SIM_VECTORS     (SIM_IO_QUEUES + 1)
+#define SIM_BAR2_BYTES  32768u /* a power of two that holds all doorbell pages */
 
 /* A command that goes on: no completion yet. Never leaves the simulator. */
 #define SIM_RUNNING 1
@@ -81,10 +83,11 @@ struct sim {
 	struct sim_events events;
 	struct sim_firmware firmware;
 	struct sim_sense sense;
-	int vector_fd[SIM_VECTORS]; /* any thread: relaxed atomics */
-	uint32_t fatal;             /* MR_LPU_CRASH_*, 0 = none */
-	uint32_t reset_asked;       /* MR_LPU_RESET_* of a RESET that has completed */
-	uint32_t function_reset;    /* any thread: 1 = asked for, the device's thread clears it */
+	int vector_fd[SIM_VECTORS]; /* any thread, under dma.lock */
+	struct sim_mail mail;
+	uint32_t fatal;          /* MR_LPU_CRASH_*, 0 = none */
+	uint32_t reset_asked;    /* MR_LPU_RESET_* of a RESET that has completed */
+	uint32_t function_reset; /* any thread: 1 = asked for, the device's thread clears it */
 
 	pthread_t thread;
 	uint32_t parked; /* futex; see thread.c */

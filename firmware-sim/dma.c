@@ -15,31 +15,40 @@ void mr_sim_dma_fini(struct sim_dma *dma)
 	pthread_rwlock_destroy(&dma->lock);
 }
 
-static int overlaps(const struct sim_mapping *m, uint64_t iova, uint64_t bytes)
+/* How many mappings start at or below @iova. */
+static uint32_t below(const struct sim_dma *dma, uint64_t iova)
 {
-	return m->bytes && iova < m->iova + m->bytes && m->iova < iova + bytes;
+	uint32_t low = 0, high = dma->count;
+
+	while (low < high) {
+		uint32_t middle = low + (high - low) / 2;
+
+		if (dma->map[middle].iova <= iova)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
 }
 
 int mr_sim_dma_map(struct sim_dma *dma, uint64_t iova, void *base, size_t bytes, uint32_t access)
 {
 	const uint32_t known = MR_PORT_DMA_READ | MR_PORT_DMA_WRITE;
-	struct sim_mapping *free_entry = NULL;
 	int status = 0;
 
 	if (!base || !bytes || iova + bytes < iova || !access || access & ~known)
 		return MR_E_INVALID;
 	pthread_rwlock_wrlock(&dma->lock);
-	for (int i = 0; i < SIM_DMA_MAPPINGS; i++) {
-		struct sim_mapping *m = &dma->map[i];
-		if (overlaps(m, iova, bytes))
-			status = MR_E_EXISTS;
-		if (!m->bytes && !free_entry)
-			free_entry = m;
-	}
-	if (!status && !free_entry)
+	uint32_t at = below(dma, iova);
+	struct sim_mapping *m = &dma->map[at];
+	if ((at && m[-1].iova + m[-1].bytes > iova) || (at < dma->count && m->iova < iova + bytes))
+		status = MR_E_EXISTS;
+	else if (dma->count == SIM_DMA_MAPPINGS)
 		status = MR_E_FULL;
-	if (!status)
-		*free_entry = (struct sim_mapping){iova, bytes, base, access};
+	if (!status) {
+		memmove(m + 1, m, (dma->count++ - at) * sizeof(*m));
+		*m = (struct sim_mapping){iova, bytes, base, access};
+	}
 	pthread_rwlock_unlock(&dma->lock);
 	return status;
 }
@@ -49,51 +58,84 @@ int mr_sim_dma_unmap(struct sim_dma *dma, uint64_t iova)
 	int status = MR_E_NOT_FOUND;
 
 	pthread_rwlock_wrlock(&dma->lock);
-	for (int i = 0; i < SIM_DMA_MAPPINGS; i++) {
-		struct sim_mapping *m = &dma->map[i];
-		if (m->bytes && m->iova == iova) {
-			m->bytes = 0;
-			status = 0;
-		}
+	uint32_t at = below(dma, iova);
+	struct sim_mapping *m = &dma->map[at];
+	if (at && m[-1].iova == iova) {
+		memmove(m - 1, m, (dma->count-- - at) * sizeof(*m));
+		status = 0;
 	}
 	pthread_rwlock_unlock(&dma->lock);
 	return status;
 }
 
-/* Under the lock. A transfer lies within one mapping, as a region of the host's arena does. */
+/* Under the lock: the host's bytes at @iova, and in *@most how many lie there side by side. */
+static uint8_t *piece(struct sim_dma *dma, uint64_t iova, uint32_t access, size_t *most)
+{
+	uint32_t at = below(dma, iova);
+	const struct sim_mapping *m = at ? &dma->map[at - 1] : NULL;
+
+	if (!m || iova - m->iova >= m->bytes || (m->access & access) != access)
+		return NULL;
+	*most = m->bytes - (iova - m->iova);
+	return m->base + (iova - m->iova);
+}
+
+/* Under the lock: @bytes that lie within one mapping, or NULL. */
 static uint8_t *translate(struct sim_dma *dma, uint64_t iova, size_t bytes, uint32_t access)
 {
-	for (int i = 0; i < SIM_DMA_MAPPINGS; i++) {
-		const struct sim_mapping *m = &dma->map[i];
-		if (m->bytes && iova >= m->iova && iova - m->iova < m->bytes &&
-		    bytes <= m->bytes - (iova - m->iova))
-			return (m->access & access) == access ? m->base + (iova - m->iova) : NULL;
+	size_t most = 0;
+	uint8_t *at = piece(dma, iova, access, &most);
+
+	return at && bytes <= most ? at : NULL;
+}
+
+/* Under the lock: 1 where all of the range is mapped with @access, by as many mappings as it takes. */
+static int covered(struct sim_dma *dma, uint64_t iova, size_t bytes, uint32_t access)
+{
+	for (size_t done = 0, most; done < bytes; done += most)
+		if (!piece(dma, iova + done, access, &most))
+			return 0;
+	return 1;
+}
+
+/* Under the lock: moves @bytes between the host at @iova, which is covered, and @to or @from. */
+static void move(struct sim_dma *dma, uint64_t iova, size_t bytes, uint32_t access, uint8_t *to,
+		 const uint8_t *from)
+{
+	for (size_t done = 0, most; done < bytes; done += most) {
+		uint8_t *host = piece(dma, iova + done, access, &most);
+
+		if (most > bytes - done)
+			most = bytes - done;
+		if (to)
+			memcpy(to + done, host, most);
+		else
+			memcpy(host, from + done, most);
 	}
-	return NULL;
 }
 
 int mr_sim_dma_read(struct sim_dma *dma, uint64_t iova, void *to, size_t bytes)
 {
 	pthread_rwlock_rdlock(&dma->lock);
-	const uint8_t *from = translate(dma, iova, bytes, MR_PORT_DMA_READ);
-	if (from)
-		memcpy(to, from, bytes);
+	int there = covered(dma, iova, bytes, MR_PORT_DMA_READ);
+	if (there)
+		move(dma, iova, bytes, MR_PORT_DMA_READ, to, NULL);
 	pthread_rwlock_unlock(&dma->lock);
-	dma->read_bytes += from ? bytes : 0;
-	dma->faults += !from;
-	return from ? 0 : MR_E_DMA_FAULT;
+	dma->read_bytes += there ? bytes : 0;
+	dma->faults += !there;
+	return there ? 0 : MR_E_DMA_FAULT;
 }
 
 int mr_sim_dma_write(struct sim_dma *dma, uint64_t iova, const void *from, size_t bytes)
 {
 	pthread_rwlock_rdlock(&dma->lock);
-	uint8_t *to = translate(dma, iova, bytes, MR_PORT_DMA_WRITE);
-	if (to)
-		memcpy(to, from, bytes);
+	int there = covered(dma, iova, bytes, MR_PORT_DMA_WRITE);
+	if (there)
+		move(dma, iova, bytes, MR_PORT_DMA_WRITE, NULL, from);
 	pthread_rwlock_unlock(&dma->lock);
-	dma->write_bytes += to ? bytes : 0;
-	dma->faults += !to;
-	return to ? 0 : MR_E_DMA_FAULT;
+	dma->write_bytes += there ? bytes : 0;
+	dma->faults += !there;
+	return there ? 0 : MR_E_DMA_FAULT;
 }
 
 int mr_sim_dma_load(struct sim_dma *dma, uint64_t iova, uint32_t *word, uint32_t count)

@@ -10,18 +10,19 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SIM_DMA_MAPPINGS 256
+#define SIM_DMA_MAPPINGS 16384 /* behind a client's IOMMU each may be a page of 4 KiB */
 
 struct sim_mapping {
 	uint64_t iova;
-	uint64_t bytes; /* 0 = free entry */
+	uint64_t bytes;
 	uint8_t *base;
 	uint32_t access; /* MR_PORT_DMA_* */
 };
 
 struct sim_dma {
 	pthread_rwlock_t lock; /* over map; held while bytes move, so that unmap waits for them */
-	struct sim_mapping map[SIM_DMA_MAPPINGS];
+	uint32_t count;
+	struct sim_mapping map[SIM_DMA_MAPPINGS]; /* in order of IOVA, without overlap */
 	uint64_t faults, read_bytes, write_bytes; /* the device thread's */
 };
 
@@ -31,7 +32,10 @@ void mr_sim_dma_fini(struct sim_dma *dma);
 int mr_sim_dma_map(struct sim_dma *dma, uint64_t iova, void *base, size_t bytes, uint32_t access);
 int mr_sim_dma_unmap(struct sim_dma *dma, uint64_t iova);
 
-/* Host to device, device to host: 0 or MR_E_DMA_FAULT, and then nothing was moved. */
+/*
+ * Host to device, device to host: 0 or MR_E_DMA_FAULT, and then nothing was moved. A transfer may run over
+ * several mappings, if there is no gap between them.
+ */
 int mr_sim_dma_read(struct sim_dma *dma, uint64_t iova, void *to, size_t bytes);
 int mr_sim_dma_write(struct sim_dma *dma, uint64_t iova, const void *from, size_t bytes);
 /*
@@ -42,7 +46,7 @@ int mr_sim_dma_load(struct sim_dma *dma, uint64_t iova, uint32_t *word, uint32_t
 int mr_sim_dma_store(struct sim_dma *dma, uint64_t iova, uint32_t word);
 /*
  * Writes an entry whose last 32-bit word is a phase: that word last, with release, so that whoever reads it
- * with acquire sees the rest. @iova is a multiple of 4.
+ * with acquire sees the rest. @iova is a multiple of @bytes, so that the entry lies within one page.
  */
 int mr_sim_dma_publish(struct sim_dma *dma, uint64_t iova, const void *entry, size_t bytes);
 

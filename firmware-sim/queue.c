@@ -66,7 +66,7 @@ static void take_index(struct sim *sim, uint32_t queue, uint32_t *index, uint32_
 
 void mr_sim_queue_look(struct sim *sim, struct sim_queue *q)
 {
-	const struct sim_doorbells *db = &sim->regs.db[q->index];
+	const struct sim_doorbells *db = sim_doorbells_of(&sim->regs, q->index);
 	uint32_t word[3];
 
 	if (!sim->features.shadow) {
@@ -112,14 +112,19 @@ int mr_sim_queue_ready(struct sim *sim, struct sim_queue *q)
 
 static void raise_vector(struct sim *sim, struct sim_queue *q)
 {
+	struct sim_doorbells *db = sim_doorbells_of(&sim->regs, q->index);
+
 	q->held = 0;
-	if (!__atomic_exchange_n(&sim->regs.db[q->index].arm, 0, __ATOMIC_SEQ_CST))
+	if (!__atomic_exchange_n(&db->arm, 0, __ATOMIC_SEQ_CST))
 		return;
 	sim->counters.interrupts++;
-	int fd = __atomic_load_n(&sim->vector_fd[q->vector], __ATOMIC_ACQUIRE);
 	uint64_t one = 1;
+	/* Under the lock, so that whoever takes the descriptor away may close it. */
+	pthread_rwlock_rdlock(&sim->dma.lock);
+	int fd = sim->vector_fd[q->vector];
 	if (fd >= 0 && write(fd, &one, sizeof(one)) != sizeof(one))
 		sim->dma.faults++; /* an interrupt is a DMA write too */
+	pthread_rwlock_unlock(&sim->dma.lock);
 }
 
 /* An armed queue raises its vector after an entry, once; coalescing lets some more entries come first. */
@@ -129,7 +134,7 @@ static void interrupt(struct sim *sim, struct sim_queue *q)
 	 * A full fence between the entry's phase and the look at arm: pairs with the host's arm, fence,
 	 * look at the rings.
 	 */
-	if (!__atomic_fetch_or(&sim->regs.db[q->index].arm, 0, __ATOMIC_SEQ_CST)) {
+	if (!__atomic_fetch_or(&sim_doorbells_of(&sim->regs, q->index)->arm, 0, __ATOMIC_SEQ_CST)) {
 		q->held = 0;
 		return;
 	}

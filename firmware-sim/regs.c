@@ -5,13 +5,46 @@
  */
 #include "firmware-sim/regs.h"
 
+#include <fcntl.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "firmware-sim/device.h"
 
-_Static_assert(sizeof(((struct sim_regs *)0)->db) / sizeof(struct sim_doorbells) ==
-		       SIM_IO_QUEUES + 1,
+_Static_assert((SIM_IO_QUEUES + 1) * MR_LPU_DOORBELL_STRIDE <= SIM_BAR2_BYTES,
 	       "a doorbell page a queue");
+_Static_assert(offsetof(struct sim_doorbells, cq_head) == MR_LPU_DB_CQ_HEAD &&
+		       offsetof(struct sim_doorbells, record_head) == MR_LPU_DB_RECORD_HEAD &&
+		       offsetof(struct sim_doorbells, arm) == MR_LPU_DB_ARM,
+	       "a page is laid out as the doorbells are");
+
+int mr_sim_regs_init(struct sim_regs *regs)
+{
+	/* A file, so that another process can map it; sealed, so that it cannot be cut short. */
+	int fd = memfd_create("lpu-bar2", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	void *base = MAP_FAILED;
+
+	if (fd >= 0 && !ftruncate(fd, SIM_BAR2_BYTES) &&
+	    !fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL))
+		base = mmap(NULL, SIM_BAR2_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (base == MAP_FAILED) {
+		if (fd >= 0)
+			close(fd);
+		return MR_E_NO_MEMORY;
+	}
+	regs->bar2 = base;
+	regs->bar2_fd = fd;
+	return 0;
+}
+
+void mr_sim_regs_fini(struct sim_regs *regs)
+{
+	if (!regs->bar2)
+		return;
+	munmap(regs->bar2, SIM_BAR2_BYTES);
+	close(regs->bar2_fd);
+}
 
 static uint32_t log2_of(uint32_t v)
 {
@@ -90,7 +123,7 @@ void mr_sim_doorbell(struct sim *sim, uint32_t queue, uint32_t offset, uint32_t 
 {
 	if (queue > SIM_IO_QUEUES)
 		return;
-	struct sim_doorbells *db = &sim->regs.db[queue];
+	struct sim_doorbells *db = sim_doorbells_of(&sim->regs, queue);
 	switch (offset) {
 	case MR_LPU_DB_SQ_TAIL:
 		__atomic_store_n(&db->sq_tail, value, __ATOMIC_SEQ_CST);
@@ -116,6 +149,17 @@ static uint64_t iova_of(const uint32_t words[2])
 	return (uint64_t)load(&words[1]) << 32 | load(&words[0]);
 }
 
+static void clear_doorbells(struct sim_regs *r)
+{
+	for (uint32_t i = 0; i <= SIM_IO_QUEUES; i++) {
+		struct sim_doorbells *db = sim_doorbells_of(r, i);
+		__atomic_store_n(&db->sq_tail, 0, __ATOMIC_SEQ_CST);
+		__atomic_store_n(&db->cq_head, 0, __ATOMIC_SEQ_CST);
+		__atomic_store_n(&db->record_head, 0, __ATOMIC_SEQ_CST);
+		__atomic_store_n(&db->arm, 0, __ATOMIC_SEQ_CST);
+	}
+}
+
 static void enable(struct sim *sim)
 {
 	struct sim_regs *r = &sim->regs;
@@ -131,12 +175,7 @@ static void enable(struct sim *sim)
 		return;
 	}
 	memset(q, 0, sizeof(*q));
-	for (uint32_t i = 0; i <= SIM_IO_QUEUES; i++) {
-		__atomic_store_n(&r->db[i].sq_tail, 0, __ATOMIC_SEQ_CST);
-		__atomic_store_n(&r->db[i].cq_head, 0, __ATOMIC_SEQ_CST);
-		__atomic_store_n(&r->db[i].record_head, 0, __ATOMIC_SEQ_CST);
-		__atomic_store_n(&r->db[i].arm, 0, __ATOMIC_SEQ_CST);
-	}
+	clear_doorbells(r);
 	q->live = 1;
 	q->entries = entries;
 	q->sq_iova = sq;

@@ -5,6 +5,8 @@
 
 #include <stdint.h>
 
+#include <millrace/lpu_spec.h>
+
 struct sim;
 
 /* A queue's doorbell page. The host writes; arm is also cleared by the device when it raises the vector. */
@@ -16,8 +18,21 @@ struct sim_regs {
 	uint32_t control, status, heartbeat, refused, fatal_code;
 	uint32_t admin_entries;
 	uint32_t admin_sq[2], admin_cq[2]; /* low, high */
-	struct sim_doorbells db[5];        /* SIM_IO_QUEUES + 1 */
+	uint8_t *bar2;                     /* MR_LPU_DOORBELL_STRIDE bytes a queue */
+	int bar2_fd;                       /* sealed memfd behind it */
+	uint32_t polled; /* host threads store to it without a wake-up; any thread */
 };
+
+/* BAR2's memory, made and given back: 0 or MR_E_NO_MEMORY. */
+int mr_sim_regs_init(struct sim_regs *regs);
+void mr_sim_regs_fini(struct sim_regs *regs);
+
+/* @queue's page. */
+static inline struct sim_doorbells *sim_doorbells_of(const struct sim_regs *regs, uint32_t queue)
+{
+	return (struct sim_doorbells *)(void *)(regs->bar2 +
+						(size_t)queue * MR_LPU_DOORBELL_STRIDE);
+}
 
 /* Any thread. */
 uint32_t mr_sim_reg_read(struct sim *sim, uint32_t offset);

@@ -49,7 +49,9 @@ static int port_irq(void *ctx, uint32_t vector, int fd)
 
 	if (vector >= SIM_VECTORS)
 		return MR_E_RANGE;
-	__atomic_store_n(&sim->vector_fd[vector], fd, __ATOMIC_RELEASE);
+	pthread_rwlock_wrlock(&sim->dma.lock);
+	sim->vector_fd[vector] = fd;
+	pthread_rwlock_unlock(&sim->dma.lock);
 	return 0;
 }
 
@@ -71,6 +73,8 @@ static int port_reset(void *ctx)
 
 static void destroy(struct sim *sim)
 {
+	mr_sim_regs_fini(&sim->regs);
+	pthread_mutex_destroy(&sim->mail.lock);
 	mr_sim_program_drop(sim);
 	mr_sim_firmware_stop(&sim->firmware);
 	mr_sim_sram_fini(&sim->sram);
@@ -174,10 +178,13 @@ int mr_sim_create(const struct mr_sim_options *options, struct mr_lpu_port *port
 		free(sim);
 		return MR_E_NO_MEMORY;
 	}
+	pthread_mutex_init(&sim->mail.lock, NULL);
 	mr_sim_log_start(&sim->log);
 	mr_sim_features_reset(&sim->features);
 	mr_sim_firmware_start(&sim->firmware);
 	status = init(sim, options);
+	if (!status)
+		status = mr_sim_regs_init(&sim->regs);
 	if (!status)
 		status = mr_sim_thread_start(sim, options->cpu);
 	if (status) {
@@ -187,4 +194,35 @@ int mr_sim_create(const struct mr_sim_options *options, struct mr_lpu_port *port
 	port->ops = &port_ops;
 	port->ctx = sim;
 	return 0;
+}
+
+static struct sim *sim_of(const struct mr_lpu_port *port)
+{
+	return port->ops == &port_ops ? port->ctx : NULL;
+}
+
+int mr_sim_doorbell_fd(const struct mr_lpu_port *port, size_t *bytes)
+{
+	struct sim *sim = sim_of(port);
+
+	if (!sim)
+		return MR_E_NOT_SUPPORTED;
+	__atomic_store_n(&sim->regs.polled, 1, __ATOMIC_RELAXED);
+	mr_sim_wake(sim);
+	*bytes = SIM_BAR2_BYTES;
+	return sim->regs.bar2_fd;
+}
+
+int mr_sim_poke(const struct mr_lpu_port *port, uint32_t chip, uint64_t address, uint8_t *byte)
+{
+	struct sim *sim = sim_of(port);
+
+	return sim ? mr_sim_mail_poke(sim, chip, address, byte) : MR_E_NOT_SUPPORTED;
+}
+
+int mr_sim_damage(const struct mr_lpu_port *port, const char *fault)
+{
+	struct sim *sim = sim_of(port);
+
+	return sim ? mr_sim_mail_damage(sim, fault) : MR_E_NOT_SUPPORTED;
 }

@@ -41,6 +41,17 @@ struct mr_sim_options {
 int mr_sim_create(const struct mr_sim_options *options, struct mr_lpu_port *port);
 
 /*
+ * On a @port that mr_sim_create made (else MR_E_NOT_SUPPORTED), from any thread but in its close:
+ * the memfd of BAR2, *@bytes long, for others to map. It stays the device's, which from then on looks at it by
+ * itself, at least once in a millisecond.
+ */
+int mr_sim_doorbell_fd(const struct mr_lpu_port *port, size_t *bytes);
+/* Writes *@byte to SRAM and gives back the one that was there. 0, MR_E_RANGE, or MR_E_TIMEOUT (busy for 10 s). */
+int mr_sim_poke(const struct mr_lpu_port *port, uint32_t chip, uint64_t address, uint8_t *byte);
+/* Applies struct mr_sim_options.fault to the active program, now. MR_E_INVALID, MR_E_NOT_ACTIVE, MR_E_NOT_FOUND. */
+int mr_sim_damage(const struct mr_lpu_port *port, const char *fault);
+
+/*
  * What the device's hardware feels, for @port as mr_sim_create made it; any thread, while it runs. Until told,
  * nothing has a temperature, draws power or loses bits, and the logs say 0.
  */

@@ -6,6 +6,7 @@
  */
 #include <linux/futex.h>
 #include <sched.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -29,7 +30,7 @@ void mr_sim_wake(struct sim *sim)
 
 static int turn(struct sim *sim)
 {
-	int work = mr_sim_regs_poll(sim) | mr_sim_sense_run(sim);
+	int work = mr_sim_mail_poll(sim) | mr_sim_regs_poll(sim) | mr_sim_sense_run(sim);
 
 	for (uint32_t i = 0; i <= SIM_IO_QUEUES && !sim->fatal; i++)
 		if (mr_sim_queue_ready(sim, &sim->queue[i]))
@@ -46,6 +47,7 @@ static int must_run(struct sim *sim)
 	uint32_t status = __atomic_load_n(&sim->regs.status, __ATOMIC_SEQ_CST);
 
 	if (__atomic_load_n(&sim->stop, __ATOMIC_SEQ_CST) || !want != !status ||
+	    __atomic_load_n(&sim->mail.kind, __ATOMIC_SEQ_CST) ||
 	    __atomic_load_n(&sim->function_reset, __ATOMIC_SEQ_CST) || sim->reset_asked ||
 	    __atomic_load_n(&sim->sense.changed, __ATOMIC_SEQ_CST) ||
 	    (sim->fatal && !(status & MR_LPU_STATUS_FATAL)))
@@ -58,13 +60,20 @@ static int must_run(struct sim *sim)
 	return 0;
 }
 
-/* Microseconds to sleep at most: the heartbeat goes on beating, and held vectors are raised in time. */
-static uint64_t bound_us(struct sim *sim)
+/*
+ * Microseconds to sleep at most after @idle_us without work: the heartbeat goes on beating, and held vectors are
+ * raised in time. Doorbells that another process stores to BAR2 wake nobody: there the device sleeps an eighth of
+ * the time that it has had nothing to do, so that a wait grows by no more than that, and 1 ms at most.
+ */
+static uint64_t bound_us(struct sim *sim, uint64_t idle_us)
 {
 	uint64_t bound = sim->features.heartbeat_ms * 500ull, now = mr_sim_now_us();
 
 	if (bound > 100000)
 		bound = 100000;
+	uint64_t nap = idle_us < 8000 ? idle_us / 8 : 1000;
+	if (__atomic_load_n(&sim->regs.polled, __ATOMIC_RELAXED) && bound > nap)
+		bound = nap;
 	for (uint32_t i = 0; i <= SIM_IO_QUEUES; i++) {
 		uint64_t left = mr_sim_queue_timer(sim, &sim->queue[i], now);
 		if (left && left < bound)
@@ -73,9 +82,9 @@ static uint64_t bound_us(struct sim *sim)
 	return bound;
 }
 
-static void park(struct sim *sim)
+static void park(struct sim *sim, uint64_t idle_us)
 {
-	uint64_t us = bound_us(sim);
+	uint64_t us = bound_us(sim, idle_us);
 	const struct timespec bound = {.tv_nsec = (long)us * 1000};
 
 	__atomic_store_n(&sim->parked, 1, __ATOMIC_SEQ_CST); /* [B] */
@@ -97,24 +106,24 @@ uint64_t mr_sim_now_us(void)
 static void *run(void *arg)
 {
 	struct sim *sim = arg;
-	uint64_t idle_since = 0;
+	uint64_t worked = mr_sim_now_us();
 
+	prctl(PR_SET_TIMERSLACK, 1000ul); /* naps of microseconds, not of 50 more */
 	mr_numerics_enter();
 	while (!__atomic_load_n(&sim->stop, __ATOMIC_SEQ_CST)) {
 		if (turn(sim)) {
-			idle_since = 0;
+			worked = 0;
 			continue;
 		}
 		uint64_t now = mr_sim_now_us();
-		if (!idle_since)
-			idle_since = now;
-		if (now - idle_since < sim->spin_us) {
+		if (!worked)
+			worked = now;
+		if (now - worked < sim->spin_us) {
 			for (int i = 0; i < 16; i++)
 				__builtin_ia32_pause();
 			continue;
 		}
-		park(sim);
-		idle_since = 0;
+		park(sim, now - worked);
 	}
 	return NULL;
 }

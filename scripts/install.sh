@@ -16,6 +16,7 @@ if [ "$what" = install ]; then
 	for c in firmware-sim/chips/*; do
 		install -Dm644 "$c" "$prefix/share/millrace/chips/$(basename "$c")"
 	done
+	install -Dm644 scripts/70-millrace-vfio.rules "$prefix/lib/udev/rules.d/70-millrace-vfio.rules"
 	mkdir -p "$prefix/lib/pkgconfig"
 	cat >"$prefix/lib/pkgconfig/millrace.pc" <<PC
 prefix=$root
@@ -36,7 +37,7 @@ PC
 	fi
 else
 	rm -f "$prefix/bin/millrace" "$prefix"/lib/libmillrace.a "$prefix"/lib/libmillrace.so* \
-		"$prefix/lib/pkgconfig/millrace.pc"
+		"$prefix/lib/pkgconfig/millrace.pc" "$prefix/lib/udev/rules.d/70-millrace-vfio.rules"
 	rm -rf "$prefix/include/millrace" "$prefix/share/millrace"
 	for p in $pages; do
 		rm -f "$prefix/share/man/man1/${p%.rst}"

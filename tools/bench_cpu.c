@@ -148,6 +148,8 @@ int bench_cpu(const struct bench_cpu_options *o)
 								 : kern->numerics,
 	       o->runs);
 	status = roofs(o, kern, bench_weight_bytes(model), &one);
+	if (!status && wanted(o, "load"))
+		status = bench_cpu_load(o, model);
 	if (!status && wanted(o, "kernels"))
 		status = bench_cpu_kernels(o, kern, &model->shape, &one);
 	if (!status && wanted(o, "ends"))

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * `millrace bench cpu`: how near the CPU backend comes to what the machine can do, and to its peers. Three
- * tables: the roofs (bench_cpu_roof.c), each kernel as a fraction of its roof (bench_cpu_kernels.c), and end
+ * `millrace bench cpu`: how near the CPU backend comes to what the machine can do, and to its peers. Four
+ * tables: the roofs (bench_cpu_roof.c), loading (bench_cpu_load.c), each kernel as a fraction of its roof (bench_cpu_kernels.c), and end
  * to end at the device's ops, beside other engines that run the same file in the same minutes
  * (bench_cpu_ends.c, through bench_peer.c and scripts/peer.py). Every raw sample goes to one CSV.
  */
@@ -28,7 +28,7 @@ struct bench_cpu_options {
 	uint32_t peer_count;
 	uint32_t runs;
 	uint32_t threads[2]; /* thread counts to measure; 0 = none */
-	const char *only;    /* "roofs", "kernels", "ends"; NULL = all */
+	const char *only;    /* "roofs", "load", "kernels", "ends"; NULL = all */
 	const char *row;     /* of the table of ends; NULL = all rows */
 	FILE *csv;           /* NULL = none */
 	int no_huge;
@@ -78,6 +78,9 @@ int bench_cpu_kernels(const struct bench_cpu_options *o, const struct mr_kernels
 
 /* ---- bench_cpu_ends.c ---- */
 int bench_cpu_ends(const struct bench_cpu_options *o, const struct mr_model *model);
+
+/* ---- bench_cpu_load.c ---- */
+int bench_cpu_load(const struct bench_cpu_options *o, const struct mr_model *model);
 
 /* ---- bench_cpu.c ---- */
 int bench_cpu(const struct bench_cpu_options *o);

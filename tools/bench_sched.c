@@ -67,6 +67,9 @@ static int real_on(const struct bench_sched_options *o, const struct mr_model *m
 		return MR_E_DEVICE;
 	status = bench_sched_real(r, model, &devices, o->runs);
 	tool_devices_close(&devices);
+	options.slots = 32;
+	if (!status && !strcmp(device, "cpu"))
+		status = bench_sched_mixed(r, model, &options, o->runs);
 	return status;
 }
 

@@ -7,6 +7,7 @@
  *   bench_sched.c           what is run, and how it is printed
  *   bench_sched_step.c      CPU time, allocations and system calls of a decode step
  *   bench_sched_latency.c   fork and prefix against a cold prompt, ITL beside a long prompt, hand-over
+ *   bench_sched_mixed.c     steps and prompts in one pass against each in its own, on the CPU
  *   sched_rig.c             the orchestrator and devices that both ask
  */
 #ifndef MR_TOOLS_BENCH_SCHED_H
@@ -18,7 +19,7 @@
 #include "tools/sched_rig.h"
 #include "tools/tools.h"
 
-#define BENCH_SCHED_ROWS 96u
+#define BENCH_SCHED_ROWS 144u
 
 enum bench_goal {
 	GOAL_NONE, /* the figure is for reading beside others */
@@ -68,6 +69,10 @@ int bench_sched_virtual(struct bench_sched_result *r);
 /* On devices that are open; what does not fit @model's context is measured shorter, or not. */
 int bench_sched_real(struct bench_sched_result *r, const struct mr_model *model,
 		     const struct tool_devices *devices, uint32_t runs);
+
+/* On two CPU devices that it opens. */
+int bench_sched_mixed(struct bench_sched_result *r, const struct mr_model *model,
+		      const struct tool_devices_options *devices, uint32_t runs);
 
 /* All of it. Returns an exit status, after a line on stderr where it is not 0. */
 int bench_sched(const struct bench_sched_options *options, struct bench_sched_result *result);

@@ -67,7 +67,7 @@ static const char usage[] =
 	"  --json            one JSON object instead of tables (not of cpu)\n"
 	"  --peer COMMAND    cpu: an engine beside it, as scripts/peer.py speaks; up to 4 times\n"
 	"  --csv FILE        cpu: every raw sample\n"
-	"  --only TABLE      cpu: one of roofs, kernels, ends\n"
+	"  --only TABLE      cpu: one of roofs, load, kernels, ends\n"
 	"  --row NAME        cpu: one row of ends, such as decode-empty\n" TOOL_DEVICE_HELP;
 
 static int parse(int argc, char **argv, struct bench_options *o)

@@ -10,6 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <millrace/lpu_spec.h>
+
+#include "driver/lpu/lpu.h"
 #include "driver/metrics.h"
 #include "driver/model/model.h"
 #include "driver/model/tokenizer.h"
@@ -39,6 +42,8 @@ struct run {
 	char *text; /* of the answer, for --json */
 	size_t text_bytes;
 	FILE *stream; /* where text goes: stdout, or memory for --json */
+	struct mr_lpu_counters
+		before; /* the LPU's, when it was opened: it may have served others */
 	int ended;
 	struct mr_end end;
 };
@@ -56,7 +61,8 @@ static const char usage[] =
 	"  --top-p X         only the likeliest with X of the probability together\n"
 	"  --seed N          of the draws (default: 0)\n"
 	"  --ids             token ids instead of text\n"
-	"  --json            one JSON object: tokens, text, timings, cycles, copies, machine\n"
+	"  --json            one JSON object: tokens, text, timings, cycles, copies, the device's\n"
+	"                    own count of records and steps, machine\n"
 	"  --chunk N         tokens of a prefill call (default: 128)\n"
 	"  --steps N         steps of a DECODE (default: 1)\n"
 	"  --context N       positions of a sequence (default: the model's)\n"
@@ -249,6 +255,19 @@ static const struct mr_front_ops front_ops = {credit, on_token, on_end};
 
 /* ---- the run --------------------------------------------------------------------------- */
 
+/* The LPU's own account. 0, MR_E_NOT_SUPPORTED where the decode device is none, or a status. */
+static int read_counters(const struct run *run, struct mr_lpu_counters *out)
+{
+	const char *name = run->options.devices.device;
+	int got;
+
+	memset(out, 0, sizeof(*out));
+	if (name && strcmp(name, "lpu"))
+		return MR_E_NOT_SUPPORTED;
+	got = mr_lpu_log(run->devices.decode, MR_LPU_LOG_COUNTERS, out, sizeof(*out));
+	return got < 0 ? got : got == sizeof(*out) ? 0 : MR_E_TRUNCATED;
+}
+
 static int open_all(struct run *run)
 {
 	struct mr_sched_options sched = {
@@ -261,6 +280,7 @@ static int open_all(struct run *run)
 		return TOOL_FAILED;
 	if (tool_devices_open(&run->options.devices, run->model, &run->devices))
 		return TOOL_FAILED;
+	read_counters(run, &run->before);
 	sched.model = run->model;
 	sched.prefill = run->devices.prefill;
 	sched.decode = run->devices.decode;
@@ -386,6 +406,27 @@ static struct json_object *timings_json(const struct mr_end *end)
 	return o;
 }
 
+/* What the device says that it made for this run, beside what the driver posted and took. */
+static struct json_object *log_json(const struct run *run)
+{
+	struct json_object *o = json_object_new_object();
+	struct mr_lpu_counters after;
+	struct mr_telemetry seen = {0};
+	int status = read_counters(run, &after);
+
+	if (status) {
+		json_object_object_add(o, "status", json_object_new_string(mr_status_name(status)));
+		return o;
+	}
+	run->devices.decode->admin->telemetry(run->devices.decode, &seen);
+	json_object_object_add(o, "records",
+			       json_object_new_uint64(after.records - run->before.records));
+	json_object_object_add(o, "steps", json_object_new_uint64(after.steps - run->before.steps));
+	json_object_object_add(o, "records_taken", json_object_new_uint64(seen.records));
+	json_object_object_add(o, "steps_posted", json_object_new_uint64(seen.steps));
+	return o;
+}
+
 static struct json_object *copies_json(const struct mr_end *end)
 {
 	struct json_object *o = json_object_new_object();
@@ -424,6 +465,7 @@ static void print_json(struct run *run)
 	json_object_object_add(o, "timings", timings_json(end));
 	json_object_object_add(o, "cycles", json_object_new_uint64(end->cycles));
 	json_object_object_add(o, "copies", copies_json(end));
+	json_object_object_add(o, "device_log", log_json(run));
 	json_object_object_add(o, "machine", tool_facts_json());
 	puts(json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN |
 						       JSON_C_TO_STRING_NOSLASHESCAPE));

@@ -7,7 +7,11 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <millrace/lpu_spec.h>
+
 #include "driver/bus/bus.h"
+#include "driver/bus/vfio.h"
+#include "driver/bus/vfio_user.h"
 #include "driver/cpu/cpu.h"
 #include "driver/lpu/lpu.h"
 #include "driver/mem/topology.h"
@@ -16,6 +20,8 @@
 #include "firmware-sim/sim.h"
 #include "kernels/cpu/kernels.h"
 #include "tools/tools.h"
+
+#define VFIO_USER "vfio-user:"
 
 struct load_line {
 	const char *name;
@@ -43,11 +49,17 @@ static int say(const char *what, int status)
 	return status;
 }
 
-static int open_arena(const struct tool_devices_options *o, struct mr_arena **arena)
+static int is_vfio_user(const struct tool_devices_options *o)
+{
+	return o->lpu && !strncmp(o->lpu, VFIO_USER, sizeof(VFIO_USER) - 1);
+}
+
+static int open_arena(const struct tool_devices_options *o, int node, struct mr_arena **arena)
 {
 	const struct mr_arena_options options = {
-		.node = -1,
+		.node = node,
 		.no_huge = o->no_huge,
+		.shareable = is_vfio_user(o),
 		.log = o->arena_log ? on_log : NULL,
 	};
 	int status = mr_arena_create(&options, arena);
@@ -96,6 +108,7 @@ static int open_cpu(const struct tool_devices_options *o, struct mr_arena *arena
 		.kernels = o->kernels,
 		.numerics = o->numerics,
 		.cpu = -1,
+		.apart = o->apart,
 		.threads = o->threads ? o->threads : default_threads(o, lpu),
 	};
 	int status = mr_cpu_open(&options, dev);
@@ -104,8 +117,7 @@ static int open_cpu(const struct tool_devices_options *o, struct mr_arena *arena
 }
 
 /* The simulated LPU: a device on a thread of its own, reached through the in-process port. */
-static int open_lpu(const struct tool_devices_options *o, struct mr_arena *arena,
-		    struct mr_device **dev)
+static int open_local(const struct tool_devices_options *o, struct mr_bus **bus)
 {
 	char why[256] = "";
 	const struct mr_sim_options sim = {
@@ -117,28 +129,123 @@ static int open_lpu(const struct tool_devices_options *o, struct mr_arena *arena
 		.why = why,
 		.why_bytes = sizeof(why),
 	};
+	struct mr_lpu_port port;
+	int status = mr_sim_create(&sim, &port);
+
+	if (status)
+		return say(why[0] ? why : "the simulated LPU", status);
+	status = mr_bus_local_open(&port, bus);
+	if (status) {
+		port.ops->close(port.ctx);
+		return say("the in-process bus", status);
+	}
+	return 0;
+}
+
+static int is_vfio(const struct tool_devices_options *o)
+{
+	return o->lpu && !strncmp(o->lpu, "vfio:", 5);
+}
+
+/* ADDRESS[@VENDOR:DEVICE], the ids in hexadecimal. 0, or MR_E_INVALID. */
+static int parse_vfio(const char *text, char address[32], struct mr_vfio_options *options)
+{
+	const char *at = strchr(text, '@');
+	size_t length = at ? (size_t)(at - text) : strlen(text);
+	unsigned vendor, device;
+	int end = 0;
+
+	options->vendor = options->device = MR_VFIO_ANY_ID;
+	if (!length || length >= 32)
+		return MR_E_INVALID;
+	memcpy(address, text, length);
+	address[length] = 0;
+	options->address = address;
+	if (!at)
+		return 0;
+	if (sscanf(at, "@%4x:%4x%n", &vendor, &device, &end) != 2 || at[end])
+		return MR_E_INVALID;
+	options->vendor = (uint16_t)vendor;
+	options->device = (uint16_t)device;
+	return 0;
+}
+
+static int open_vfio(const struct tool_devices_options *o, struct mr_bus **bus)
+{
+	/* The admin queue's doorbells and those of one I/O queue. */
+	struct mr_vfio_options options = {
+		.bar0_min = MR_LPU_BAR0_BYTES,
+		.bar2_min = 2 * MR_LPU_DOORBELL_STRIDE,
+	};
+	char address[32], why[400] = "";
+	int status = parse_vfio(o->lpu + 5, address, &options);
+
+	if (status)
+		return say(o->lpu, status);
+	status = mr_bus_vfio_open(&options, bus, why, sizeof(why));
+	if (status)
+		return say(why[0] ? why : o->lpu, status);
+	const struct mr_vfio_facts *f = mr_bus_vfio_facts(*bus);
+	if (o->arena_log)
+		fprintf(stderr,
+			"millrace: lpu %s: %04x:%04x, IOMMU group %d, node %d, %u vectors of %s, "
+			"%s, registers and doorbells %s\n",
+			f->place.address, f->function.vendor, f->function.device, f->place.group,
+			f->place.node, f->vectors, f->is_msix ? "MSI-X" : "MSI",
+			f->can_reset ? "can be reset" : "cannot be reset",
+			f->mapped[0] && f->mapped[1] ? "mapped" : "by system calls");
+	return 0;
+}
+
+/* The NUMA node of a real device, for the arena; -1 = any. */
+static int device_node(const struct tool_devices_options *o)
+{
+	struct mr_vfio_options options;
+	struct mr_vfio_place place;
+	char address[32];
+
+	if (!is_vfio(o) || parse_vfio(o->lpu + 5, address, &options) ||
+	    mr_vfio_find("/sys", address, &place))
+		return -1;
+	return place.node;
+}
+
+/* An LPU behind a socket: `millrace lpu sim`, or a vendor's. */
+static int open_vfio_user(const struct tool_devices_options *o, struct mr_bus **bus)
+{
+	char why[256] = "";
+	const struct mr_vfio_user_bus_options options = {
+		.path = o->lpu + sizeof(VFIO_USER) - 1,
+		.why = why,
+		.why_bytes = sizeof(why),
+	};
+	int status = mr_bus_vfio_user_open(&options, bus);
+
+	return status ? say(why[0] ? why : o->lpu, status) : 0;
+}
+
+static int open_lpu(const struct tool_devices_options *o, struct mr_arena *arena,
+		    struct mr_device **dev)
+{
 	struct mr_lpu_options options = {
 		.arena = arena,
 		.slots = o->slots,
 		.context = o->context,
 		.log = on_log,
 	};
-	struct mr_lpu_port port;
-	int status = mr_sim_create(&sim, &port);
+	int status = is_vfio_user(o) ? open_vfio_user(o, &options.bus)
+		     : is_vfio(o)    ? open_vfio(o, &options.bus)
+				     : open_local(o, &options.bus);
 
 	if (status)
-		return say(why[0] ? why : "the simulated LPU", status);
-	status = mr_bus_local_open(&port, &options.bus);
-	if (status) {
-		port.ops->close(port.ctx);
-		return say("the in-process bus", status);
-	}
+		return status;
 	status = mr_lpu_open(&options, dev);
 	if (status) {
+		const char *why = is_vfio(o) ? mr_bus_vfio_why(options.bus) : "";
+		say(*why ? why : "the LPU", status);
 		options.bus->ops->close(options.bus);
-		return say("the LPU", status);
 	}
-	return 0;
+	return status;
 }
 
 static int load(const struct tool_devices_options *o, const struct mr_model *model,
@@ -210,7 +317,7 @@ int tool_devices_open(const struct tool_devices_options *o, const struct mr_mode
 	memset(out, 0, sizeof(*out));
 	if (strcmp(name, "nil") && !tool_kernels(o->kernels))
 		return MR_E_NOT_SUPPORTED;
-	status = open_arena(o, &out->arena);
+	status = open_arena(o, lpu ? device_node(o) : -1, &out->arena);
 	if (!status && lpu)
 		status = open_lpu(o, out->arena, &out->decode);
 	else if (!status && !strcmp(name, "cpu"))

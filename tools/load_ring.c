@@ -136,7 +136,7 @@ static void take(struct load_run *run, const struct mr_cqe *cqe)
 	}
 	done = (struct load_done){
 		.finish = finish[cqe->ended],
-		.prompt_tokens = cqe->position - cqe->index,
+		.prompt_tokens = cqe->status ? 0 : cqe->position - cqe->index,
 		.cycles = cqe->cycles,
 	};
 	load_end(run, (uint32_t)cqe->key, cqe->status, 0, &done);

@@ -80,6 +80,17 @@ int tool_device_option(int option, const char *value, struct tool_devices_option
 	case TOOL_OPT_FAULT:
 		out->fault = value;
 		return 1;
+	case TOOL_OPT_LPU:
+		if (strcmp(value, "local") && strncmp(value, "vfio-user:", 10) &&
+		    strncmp(value, "vfio:", 5)) {
+			fprintf(stderr,
+				"millrace: --lpu is local, vfio-user:SOCKET or vfio:ADDRESS, not "
+				"'%s'\n",
+				value);
+			return -1;
+		}
+		out->lpu = value;
+		return 1;
 	case TOOL_OPT_NO_HUGE:
 		out->no_huge = 1;
 		return 1;

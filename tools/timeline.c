@@ -19,6 +19,7 @@ struct builder {
 	uint64_t *table; /* by owner: index of its latest turn + 1, 0 = none; open addressing */
 	uint64_t mask;
 	uint64_t device_free[UINT16_MAX + 1]; /* when the device ended its last work */
+	uint64_t device_from[UINT16_MAX + 1]; /* when it began it */
 	struct work *open;                    /* begun and not ended, in order */
 	uint64_t open_count, open_from;
 };
@@ -109,14 +110,22 @@ static void begin_work(struct builder *b, const struct mr_trace_record *r, enum 
 	};
 }
 
-/* Devices run their work in order, so a piece begins when the one before it has ended. */
+/*
+ * Devices run their work in order, so a piece begins when the one before it has ended; but where both ended at
+ * the same time they went together.
+ */
 static void close_work(struct builder *b, struct work w, uint64_t ns)
 {
-	uint64_t *free_ns = &b->device_free[w.device];
+	uint64_t *free_ns = &b->device_free[w.device], *last = &b->device_from[w.device];
 
-	w.from_ns = w.from_ns > *free_ns ? w.from_ns : *free_ns;
+	w.together = *free_ns && ns == *free_ns;
+	if (w.together)
+		w.from_ns = *last;
+	else
+		w.from_ns = w.from_ns > *free_ns ? w.from_ns : *free_ns;
 	w.to_ns = ns > w.from_ns ? ns : w.from_ns;
 	*free_ns = w.to_ns;
+	*last = w.from_ns;
 	b->t->works[b->t->work_count++] = w;
 }
 

@@ -48,6 +48,7 @@ struct work {
 	uint64_t from_ns, to_ns, value;
 	uint64_t status; /* positive magnitude, 0 = well */
 	uint8_t unfinished;
+	int together; /* went with the one before it on its device */
 };
 
 struct timeline {

@@ -32,7 +32,7 @@ static void print_devices(const struct timeline *t, FILE *out)
 			if (w->device != device)
 				continue;
 			count[w->kind]++;
-			busy += w->to_ns - w->from_ns;
+			busy += w->together ? 0 : w->to_ns - w->from_ns;
 			n++;
 		}
 		if (n)

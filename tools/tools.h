@@ -31,7 +31,9 @@ enum { TOOL_OK = 0, TOOL_FAILED = 1, TOOL_USAGE = 2 };
 
 /* How devices are opened; filled from a command's options. Zero means the default. */
 struct tool_devices_options {
-	const char *device;  /* "lpu" (default), "cpu", "nil": the decode device */
+	const char *device; /* "lpu" (default), "cpu", "nil": the decode device */
+	const char
+		*lpu; /* where the LPU is: "local" (default), "vfio-user:SOCKET", "vfio:ADDRESS" */
 	const char *kernels; /* of the CPU backend; NULL = the widest */
 	const char *chip;    /* chip file of the simulated LPU; NULL = mr1 */
 	uint32_t chips;      /* of the simulated LPU; 0 = 2 */
@@ -46,6 +48,7 @@ struct tool_devices_options {
 	int quiet;       /* no progress on stderr */
 	int arena_log;   /* tell stderr of every region: pages, node, IOVA */
 	int decode_only; /* open no prefill device of its own: prefill = decode */
+	int apart;       /* of the CPU backend: each work has passes of its own */
 };
 
 /*
@@ -61,6 +64,7 @@ enum {
 	TOOL_OPT_CHIP,
 	TOOL_OPT_CHIPS,
 	TOOL_OPT_FAULT,
+	TOOL_OPT_LPU,
 	TOOL_OPT_NO_HUGE,
 	TOOL_OPT_OWN = 0x200 /* a command's own long options start here */
 };
@@ -73,12 +77,17 @@ enum {
 		{"chip", required_argument, NULL, TOOL_OPT_CHIP},         \
 		{"chips", required_argument, NULL, TOOL_OPT_CHIPS},       \
 		{"fault", required_argument, NULL, TOOL_OPT_FAULT},       \
+		{"lpu", required_argument, NULL, TOOL_OPT_LPU},           \
 	{                                                                 \
 		"no-huge", no_argument, NULL, TOOL_OPT_NO_HUGE            \
 	}
 /* clang-format on */
 #define TOOL_DEVICE_HELP                                                                         \
 	"  --device NAME     decode device: lpu (default), cpu or nil\n"                         \
+	"  --lpu BUS         how the LPU is reached: local (default: simulated in this "         \
+	"process),\n"                                                                            \
+	"                    vfio-user:SOCKET ('millrace lpu sim'), or\n"                        \
+	"                    vfio:ADDRESS[@VENDOR:DEVICE] (a PCI function bound to vfio-pci)\n"  \
 	"  --kernels NAME    CPU kernels: scalar, avx2, avx512, amx (default: the widest there " \
 	"is)\n"                                                                                  \
 	"  --numerics HOW    exact (default), strict or fast: see the man page\n"                \

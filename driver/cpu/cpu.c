@@ -123,6 +123,7 @@ int mr_cpu_open(const struct mr_cpu_options *options, struct mr_device **dev)
 						.batch_max = CPU_BATCH_MAX,
 						.steps_max = CPU_STEPS_MAX,
 						.chunk_max = CPU_CHUNK_MAX,
+						.pass_rows = options->apart ? 0 : CPU_ROWS,
 					},
 				.wait_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC),
 			},

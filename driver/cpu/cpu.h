@@ -26,6 +26,8 @@ struct mr_cpu_options {
 	 * there are as many; the bits do not depend on it.
 	 */
 	uint32_t threads;
+	uint32_t
+		apart; /* 1 = each work has passes of its own, to measure what sharing them gains */
 };
 
 /*

@@ -10,7 +10,8 @@
  *   slots.c  slots and KV blocks, export; the host's thread only
  *   post.c   checks work and posts it; takes events; the host's thread only
  *   queue.c  how the two threads pass jobs and events and wake each other
- *   jobs.c   runs jobs; the compute thread only
+ *   jobs.c   which of the waiting jobs may run; imports, forks; the compute thread only
+ *   pass.c   a pass over the weights for all rows that may go together; the compute thread only
  *
  * Two threads. The host's (the orchestrator's loop) owns everything but what is marked. The compute thread
  * owns what is marked "compute"; a slot's memory and history are its own while jobs that name the slot are
@@ -49,9 +50,14 @@ struct job_entry {
 	uint32_t slot;
 	uint32_t generation; /* as the caller knows it, for the events */
 	uint32_t position;
-	uint32_t token;
 	uint32_t logits;
 	uint32_t forced; /* 1 = forced[] of the job holds its tokens of step 1 on */
+};
+
+/* What a DECODE knows of an entry from step to step. */
+struct job_row {
+	uint32_t entry; /* of the job */
+	uint32_t token; /* to be fed */
 };
 
 struct job {
@@ -61,9 +67,15 @@ struct job {
 	uint32_t count; /* entries, tokens or descriptors; FORK: positions */
 	uint32_t steps;
 	uint32_t events;                         /* reserved for it in the event queue */
-	uint32_t kv_events;                      /* PREFILL: 1 = tell of each layer */
+	uint32_t taken;                          /* the host has taken its DONE */
 	const uint32_t *tokens;                  /* PREFILL: the caller's */
 	struct job_entry entries[CPU_BATCH_MAX]; /* FORK: the new slot, the old one; else [0] */
+	/* compute, once it is posted */
+	uint32_t ended;
+	uint32_t fed;   /* PREFILL, SCORE: tokens that have been fed; DECODE: steps made */
+	uint32_t tells; /* PREFILL: passes that may still tell of each layer */
+	uint32_t live;  /* DECODE: rows of the next step */
+	struct job_row rows[CPU_BATCH_MAX];
 	union {
 		uint32_t score[CPU_CHUNK_MAX];
 		uint32_t forced[CPU_BATCH_MAX][CPU_STEPS_MAX];
@@ -95,8 +107,9 @@ struct cpu_slot {
 	uint32_t block_count;
 	uint32_t *blocks; /* indices in the pool */
 	uint8_t **kv;     /* their memory, as mr_row.kv */
-	/* compute: the ids fed to DECODE, newest last */
-	uint32_t history_count;
+	/* compute */
+	uint64_t claimed;       /* number of the scan in which a job took it, or waits for it */
+	uint32_t history_count; /* the ids fed to DECODE, newest last */
 	uint32_t history[MR_SAMPLE_HISTORY];
 };
 
@@ -149,9 +162,11 @@ struct cpu {
 
 	/* compute */
 	struct mr_workspace *ws;
-	float *x;      /* (CPU_ROWS, width) */
-	float *logits; /* (CPU_BATCH_MAX, vocab) */
-	void *scratch; /* of mr_sample, for each thread */
+	float *x;           /* (CPU_ROWS, width) */
+	float *logits;      /* (CPU_BATCH_MAX, vocab) */
+	void *scratch;      /* of mr_sample, for each thread */
+	uint32_t job_first; /* the oldest that has not ended */
+	uint64_t scan;
 	uint32_t event_tail;
 	uint32_t logits_made; /* logits events published */
 	uint64_t steps;       /* read by telemetry, relaxed */
@@ -232,13 +247,18 @@ void cpu_queue_reset(struct cpu *cpu);
 void cpu_queue_stop(struct cpu *cpu);
 uint32_t cpu_queue_events(const struct cpu *cpu); /* events that wait */
 /* queue.c: the compute thread's side */
-struct job *cpu_queue_next(struct cpu *cpu, uint32_t taken); /* waits; NULL = stop */
-int cpu_queue_cancelled(const struct cpu *cpu, const struct job *job);
-void cpu_queue_publish(struct cpu *cpu, const struct mr_event *event);
-/* Waits until the host has let go of all logits; 0, or -1 when @job was cancelled meanwhile. */
-int cpu_queue_wait_logits(struct cpu *cpu, const struct job *job);
+int cpu_queue_wait(struct cpu *cpu, uint32_t *tail); /* for a job that has not ended; -1 = stop */
+uint32_t cpu_queue_epoch(const struct cpu *cpu);
+void cpu_queue_put(struct cpu *cpu, const struct mr_event *event);
+void cpu_queue_publish(struct cpu *cpu); /* what has been put */
+/* Waits until the host has let go of all logits; 0, or -1 when a reset came meanwhile. */
+int cpu_queue_wait_logits(struct cpu *cpu, uint32_t epoch);
+
+/* pass.c: one pass for @jobs, of which no two name the same slot, oldest first, of one epoch */
+void cpu_pass(struct cpu *cpu, struct job *const *jobs, uint32_t count);
 
 /* jobs.c */
+void cpu_job_end(struct cpu *cpu, struct job *job, int32_t status); /* puts its DONE */
 void *cpu_compute(void *arg);
 
 #endif /* MR_DRIVER_CPU_INTERNAL_H */

@@ -19,10 +19,11 @@ static struct job *job_new(struct cpu *cpu, enum job_type type, uint32_t events,
 	job->tag = tag;
 	job->epoch = cpu->queue.epoch;
 	job->events = events;
-	job->kv_events = 0;
+	job->taken = job->ended = job->fed = job->tells = 0;
 	return job;
 }
 
+/* It goes out with the next poll or arm: what is posted in one turn can then go in one pass. */
 static void job_post(struct cpu *cpu, struct job *job)
 {
 	for (uint32_t i = 0; i < cpu_job_slots(job); i++)
@@ -30,7 +31,6 @@ static void job_post(struct cpu *cpu, struct job *job)
 	cpu->event_room -= job->events;
 	cpu->telemetry.commands += job->type != JOB_FORK;
 	cpu->job_tail++;
-	cpu_queue_post(cpu);
 }
 
 /* What prefill and score check alike: @fed of the @count tokens are fed. */
@@ -60,7 +60,7 @@ int cpu_prefill(struct mr_device *dev, struct mr_slot slot, const uint32_t *toke
 {
 	struct cpu *cpu = cpu_of(dev);
 	struct cpu_slot *s = cpu_slot_of(cpu, slot);
-	uint32_t kv_events = 0;
+	uint32_t tells = 0;
 	struct job *job;
 	int status;
 
@@ -72,13 +72,13 @@ int cpu_prefill(struct mr_device *dev, struct mr_slot slot, const uint32_t *toke
 	if (status)
 		return status;
 	if (s->config.flags & MR_SLOT_KV_EVENTS)
-		kv_events = (count + CPU_ROWS - 1) / CPU_ROWS * cpu->shape.layers;
-	job = job_new(cpu, JOB_PREFILL, kv_events + 1, tag);
+		tells = (count + CPU_ROWS - 1) / CPU_ROWS;
+	job = job_new(cpu, JOB_PREFILL, tells * cpu->shape.layers + 1, tag);
 	if (!job)
 		return MR_E_FULL;
 	job->count = count;
 	job->tokens = tokens;
-	job->kv_events = kv_events != 0;
+	job->tells = tells;
 	job->entries[0] = entry_of(slot, position);
 	cpu_slot_write(s, position, position + count);
 	job_post(cpu, job);
@@ -222,7 +222,7 @@ int cpu_decode(struct mr_device *dev, const struct mr_decode_entry *entries, uin
 	job = job_new(cpu, JOB_DECODE, count * steps + 1, tag);
 	if (!job)
 		return MR_E_FULL;
-	job->count = count;
+	job->count = job->live = count;
 	job->steps = steps;
 	for (uint32_t i = 0; i < count; i++) {
 		const struct mr_decode_entry *e = &entries[i];
@@ -231,10 +231,10 @@ int cpu_decode(struct mr_device *dev, const struct mr_decode_entry *entries, uin
 			.slot = e->slot.index,
 			.generation = e->slot.generation,
 			.position = e->position,
-			.token = e->token,
 			.logits = e->flags & MR_DECODE_LOGITS,
 			.forced = e->forced_count != 0,
 		};
+		job->rows[i] = (struct job_row){i, e->token};
 		if (e->forced_count)
 			memcpy(job->forced[i], e->forced, e->forced_count * sizeof(uint32_t));
 		cpu_slot_write(&cpu->slots[e->slot.index], e->position, e->position + steps);
@@ -243,10 +243,10 @@ int cpu_decode(struct mr_device *dev, const struct mr_decode_entry *entries, uin
 	return 0;
 }
 
-/* The oldest job has ended. A failed one wrote no KV that counts. Returns whether the caller posted it. */
-static int job_end(struct cpu *cpu, int32_t status)
+/* The job at @place has ended. A failed one wrote no KV that counts. Returns whether the caller posted it. */
+static int job_end(struct cpu *cpu, uint32_t place, int32_t status)
 {
-	const struct job *job = &cpu->jobs[cpu->job_done % CPU_JOBS];
+	struct job *job = &cpu->jobs[place];
 	struct cpu_slot *s = &cpu->slots[job->entries[0].slot];
 
 	if (!status && job->type == JOB_PREFILL)
@@ -258,7 +258,9 @@ static int job_end(struct cpu *cpu, int32_t status)
 	for (uint32_t i = 0; i < cpu_job_slots(job); i++)
 		cpu_slot_work_done(cpu, job->entries[i].slot);
 	cpu->event_room += job->events;
-	cpu->job_done++;
+	job->taken = 1;
+	while (cpu->job_done != cpu->job_tail && cpu->jobs[cpu->job_done % CPU_JOBS].taken)
+		cpu->job_done++;
 	if (job->type == JOB_FORK)
 		return 0;
 	cpu->telemetry.completions++;
@@ -297,8 +299,9 @@ static void disarm(struct cpu *cpu)
 int cpu_poll(struct mr_device *dev, struct mr_event *events, uint32_t max)
 {
 	struct cpu *cpu = cpu_of(dev);
-	uint32_t waiting = cpu_queue_events(cpu), count = 0;
+	uint32_t waiting = cpu_queue_events(cpu), count = 0, place;
 
+	cpu_queue_post(cpu);
 	disarm(cpu);
 	cpu_queue_release(cpu);
 	for (; waiting && count < max; waiting--) {
@@ -308,7 +311,9 @@ int cpu_poll(struct mr_device *dev, struct mr_event *events, uint32_t max)
 		cpu->logits_taken += e->logits != NULL;
 		switch (e->type) {
 		case MR_EVENT_DONE:
-			count += (uint32_t)job_end(cpu, e->status);
+			place = e->position;
+			e->position = 0;
+			count += (uint32_t)job_end(cpu, place, e->status);
 			continue;
 		case MR_EVENT_KV:
 			layer_written(cpu, e);
@@ -327,6 +332,7 @@ int cpu_arm(struct mr_device *dev)
 {
 	struct cpu *cpu = cpu_of(dev);
 
+	cpu_queue_post(cpu);
 	cpu->armed = 1;
 	__atomic_store_n(&cpu->queue.armed, 1, __ATOMIC_SEQ_CST);
 	if (!cpu_queue_events(cpu))

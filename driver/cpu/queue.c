@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * How the host's thread and the compute thread pass jobs and events: two rings, each with one writer and
- * one reader, whose tails are published here. A job's place is free again when the host has taken its DONE,
- * and room for its events was reserved when it was posted, so neither side ever waits for room.
+ * one reader, whose tails are published here. Jobs may end out of their order; a job's place is free again
+ * when the host has taken its DONE and those of all before it. Room for its events was reserved when it was
+ * posted, so neither side ever waits for room.
  *
  * Sleeping. The sleeper stores its flag (parked, armed) and then reads the other side's word; the waker
  * stores that word and then reads the flag. All four accesses are sequentially consistent, so at least one
@@ -38,7 +39,9 @@ static void wake(struct cpu *cpu)
 
 void cpu_queue_post(struct cpu *cpu)
 {
-	/* Also releases the job's contents to cpu_queue_next. */
+	if (__atomic_load_n(&cpu->queue.job_tail, __ATOMIC_RELAXED) == cpu->job_tail)
+		return; /* the host's own word: nothing new to say */
+	/* Also releases the jobs' contents to cpu_queue_wait. */
 	__atomic_store_n(&cpu->queue.job_tail, cpu->job_tail, __ATOMIC_SEQ_CST);
 	wake(cpu);
 }
@@ -92,20 +95,21 @@ static int stopped(const struct cpu *cpu)
 	return (int)__atomic_load_n(&cpu->queue.stop, __ATOMIC_SEQ_CST);
 }
 
-static int job_ready(const struct cpu *cpu, uint32_t taken)
+static int job_ready(const struct cpu *cpu, uint32_t first)
 {
-	return __atomic_load_n(&cpu->queue.job_tail, __ATOMIC_SEQ_CST) != taken || stopped(cpu);
+	return __atomic_load_n(&cpu->queue.job_tail, __ATOMIC_SEQ_CST) != first || stopped(cpu);
 }
 
-struct job *cpu_queue_next(struct cpu *cpu, uint32_t taken)
+int cpu_queue_wait(struct cpu *cpu, uint32_t *tail)
 {
-	park(cpu, job_ready, taken);
-	return stopped(cpu) ? NULL : &cpu->jobs[taken % CPU_JOBS];
+	park(cpu, job_ready, cpu->job_first);
+	*tail = __atomic_load_n(&cpu->queue.job_tail, __ATOMIC_SEQ_CST);
+	return stopped(cpu) ? -1 : 0;
 }
 
-int cpu_queue_cancelled(const struct cpu *cpu, const struct job *job)
+uint32_t cpu_queue_epoch(const struct cpu *cpu)
 {
-	return __atomic_load_n(&cpu->queue.epoch, __ATOMIC_SEQ_CST) != job->epoch;
+	return __atomic_load_n(&cpu->queue.epoch, __ATOMIC_SEQ_CST);
 }
 
 static int logits_ready(const struct cpu *cpu, uint32_t epoch)
@@ -114,21 +118,25 @@ static int logits_ready(const struct cpu *cpu, uint32_t epoch)
 	       __atomic_load_n(&cpu->queue.epoch, __ATOMIC_SEQ_CST) != epoch;
 }
 
-int cpu_queue_wait_logits(struct cpu *cpu, const struct job *job)
+int cpu_queue_wait_logits(struct cpu *cpu, uint32_t epoch)
 {
-	park(cpu, logits_ready, job->epoch);
-	return cpu_queue_cancelled(cpu, job) ? -1 : 0;
+	park(cpu, logits_ready, epoch);
+	return cpu_queue_epoch(cpu) == epoch ? 0 : -1;
 }
 
-void cpu_queue_publish(struct cpu *cpu, const struct mr_event *event)
+void cpu_queue_put(struct cpu *cpu, const struct mr_event *event)
+{
+	cpu->events[cpu->event_tail++ & (cpu->event_cap - 1)] = *event;
+	if (event->logits)
+		cpu->logits_made++;
+}
+
+void cpu_queue_publish(struct cpu *cpu)
 {
 	struct queue *q = &cpu->queue;
 	uint64_t one = 1;
 
-	cpu->events[cpu->event_tail++ & (cpu->event_cap - 1)] = *event;
-	if (event->logits)
-		cpu->logits_made++;
-	/* Releases the event, and what the job wrote, to the host's poll. */
+	/* Releases the events, and what their jobs wrote, to the host's poll. */
 	__atomic_store_n(&q->event_tail, cpu->event_tail, __ATOMIC_SEQ_CST);
 	if (__atomic_load_n(&q->armed, __ATOMIC_SEQ_CST) &&
 	    __atomic_exchange_n(&q->armed, 0, __ATOMIC_SEQ_CST) &&

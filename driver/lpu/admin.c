@@ -30,6 +30,8 @@ static int wait_ready(struct lpu *lpu, uint32_t want)
 
 	for (;;) {
 		uint32_t status = lpu->bus->ops->reg_read(lpu->bus, MR_LPU_REG_STATUS);
+		if (mr_lpu_bus_lost(lpu))
+			return mr_lpu_bus_lost(lpu);
 		if (status == UINT32_MAX)
 			return MR_E_DISCONNECTED; /* no device answers */
 		if (want && status & MR_LPU_STATUS_FATAL)
@@ -61,7 +63,7 @@ int mr_lpu_enable(struct lpu *lpu)
 
 	if (ops->reg_read(lpu->bus, MR_LPU_REG_MAGIC) != MR_LPU_MAGIC ||
 	    ops->reg_read(lpu->bus, MR_LPU_REG_VERSION) >> 16 != MR_LPU_VERSION >> 16)
-		return MR_E_VERSION;
+		return mr_lpu_bus_lost(lpu) ? mr_lpu_bus_lost(lpu) : MR_E_VERSION;
 	/* Read while the device is there: one that has gone says all ones. */
 	uint64_t ms = ops->reg_read(lpu->bus, MR_LPU_REG_TIMEOUT_MS);
 	lpu->ready_ns = (ms < 60000 ? ms : 60000) * 1000000;
@@ -131,6 +133,8 @@ int mr_lpu_admin(struct lpu *lpu, void *command, uint32_t *result)
 		return status;
 	for (;;) {
 		if (!mr_lpu_admin_take(lpu, &c, &kind)) {
+			if (mr_lpu_bus_lost(lpu))
+				return mr_lpu_bus_lost(lpu);
 			if (mr_lpu_now_ns(lpu) > until)
 				return MR_E_TIMEOUT;
 			nap(lpu);

@@ -12,7 +12,9 @@
 #include "driver/lpu/internal.h"
 #include "driver/metrics.h"
 
-#define EVENTS_KEPT 2u /* ASYNC_EVENTs with the device */
+#define EVENTS_KEPT 2u             /* ASYNC_EVENTs with the device */
+#define LINES_NS    10000000000ull /* in so long, */
+#define LINES_MAX   20u            /* so many lines a log: a device must not fill a disk */
 
 void mr_lpu_say(const struct lpu *lpu, const char *format, ...)
 {
@@ -27,12 +29,32 @@ void mr_lpu_say(const struct lpu *lpu, const char *format, ...)
 	lpu->log(lpu->log_arg, line);
 }
 
+/* A line about an event that names @log, where there were not too many of late: all of them are counted. */
+__attribute__((format(printf, 3, 4))) static void say(struct lpu *lpu, uint32_t log,
+						      const char *format, ...)
+{
+	uint64_t now = mr_lpu_now_ns(lpu);
+	char line[224];
+	va_list args;
+
+	if (now - lpu->lines_ns > LINES_NS) {
+		lpu->lines_ns = now;
+		memset(lpu->lines, 0, sizeof(lpu->lines));
+	}
+	if (lpu->lines[log]++ >= LINES_MAX)
+		return;
+	va_start(args, format);
+	vsnprintf(line, sizeof(line), format, args);
+	va_end(args);
+	mr_lpu_say(lpu, "%s: %s", lpu->dev.caps.name, line);
+}
+
 static void post_event(struct lpu *lpu)
 {
 	struct mr_lpu_cmd_async_event cmd = {.head.opcode = MR_LPU_ASYNC_EVENT};
 
-	mr_lpu_admin_post(lpu, &cmd,
-			  ADMIN_EVENT); /* full: one event command fewer is with the device */
+	/* Where the queue is full, one event command fewer is with the device. */
+	mr_lpu_admin_post(lpu, &cmd, ADMIN_EVENT);
 }
 
 /* One log at a time: its page has one place. */
@@ -79,14 +101,13 @@ static void on_event(struct lpu *lpu, uint32_t result)
 	}
 	mr_count(MR_M_lpu_events, 1);
 	if (type == MR_LPU_EVENT_DOORBELL || type == MR_LPU_EVENT_ERROR)
-		mr_lpu_say(lpu, "%s: event: %s %u", lpu->dev.caps.name,
-			   type == MR_LPU_EVENT_ERROR ? "a command ended with status"
-						      : "a senseless doorbell on queue",
-			   MR_LPU_EVENT_INFO(result));
+		say(lpu, log, "event: %s %u",
+		    type == MR_LPU_EVENT_ERROR ? "a command ended with status"
+					       : "a senseless doorbell on queue",
+		    MR_LPU_EVENT_INFO(result));
 	if (type == MR_LPU_EVENT_TEMPERATURE)
-		mr_lpu_say(lpu, "%s: event: temperature went %s its threshold", lpu->dev.caps.name,
-			   MR_LPU_EVENT_INFO(result) == MR_LPU_TEMPERATURE_OVER ? "above"
-										: "below");
+		say(lpu, log, "event: temperature went %s its threshold",
+		    MR_LPU_EVENT_INFO(result) == MR_LPU_TEMPERATURE_OVER ? "above" : "below");
 	lpu->event_logs |= 1u << log;
 }
 
@@ -104,17 +125,16 @@ static void on_health(struct lpu *lpu, const struct mr_lpu_health *h)
 	    h->ecc_uncorrected == lpu->health.ecc_uncorrected)
 		return;
 	lpu->health = *h;
-	mr_lpu_say(lpu, "%s: event: ECC corrected %llu words of SRAM, and lost %llu",
-		   lpu->dev.caps.name, (unsigned long long)h->ecc_corrected,
-		   (unsigned long long)h->ecc_uncorrected);
+	say(lpu, MR_LPU_LOG_HEALTH, "event: ECC corrected %llu words of SRAM, and lost %llu",
+	    (unsigned long long)h->ecc_corrected, (unsigned long long)h->ecc_uncorrected);
 }
 
 static void on_power(struct lpu *lpu, const struct mr_lpu_power *p)
 {
 	mr_metric_max(MR_M_lpu_temperature_peak, p->temperature_peak_mk);
-	mr_lpu_say(lpu, "%s: %u.%u K, at most %u.%u K; %u mW", lpu->dev.caps.name,
-		   p->temperature_mk / 1000, p->temperature_mk % 1000 / 100,
-		   p->temperature_peak_mk / 1000, p->temperature_peak_mk % 1000 / 100, p->power_mw);
+	say(lpu, MR_LPU_LOG_POWER, "%u.%u K, at most %u.%u K; %u mW", p->temperature_mk / 1000,
+	    p->temperature_mk % 1000 / 100, p->temperature_peak_mk / 1000,
+	    p->temperature_peak_mk % 1000 / 100, p->power_mw);
 }
 
 /* A device's text, for a line: what is not printable becomes a point. */
@@ -134,9 +154,9 @@ static void on_crash(struct lpu *lpu, const struct mr_lpu_crash *c)
 	plain(firmware, c->firmware, sizeof(firmware));
 	plain(text, c->text, sizeof(text));
 	mr_count(MR_M_lpu_crashes, 1);
-	mr_lpu_say(lpu, "%s: event: crash %llu of firmware %s: cause %u, queue %u, opcode 0x%x: %s",
-		   lpu->dev.caps.name, (unsigned long long)c->number, firmware, c->cause, c->queue,
-		   c->opcode, text);
+	say(lpu, MR_LPU_LOG_CRASH,
+	    "event: crash %llu of firmware %s: cause %u, queue %u, opcode 0x%x: %s",
+	    (unsigned long long)c->number, firmware, c->cause, c->queue, c->opcode, text);
 }
 
 static void on_firmware(struct lpu *lpu, const struct mr_lpu_firmware_log *f)
@@ -145,8 +165,7 @@ static void on_firmware(struct lpu *lpu, const struct mr_lpu_firmware_log *f)
 
 	if (f->running && f->running <= MR_LPU_FIRMWARE_SLOTS_MAX)
 		plain(version, f->version[f->running - 1], sizeof(version));
-	mr_lpu_say(lpu, "%s: event: firmware %s runs, from slot %u", lpu->dev.caps.name, version,
-		   f->running);
+	say(lpu, MR_LPU_LOG_FIRMWARE, "event: firmware %s runs, from slot %u", version, f->running);
 }
 
 static void on_log(struct lpu *lpu, uint32_t log, const struct mr_lpu_completion *c)

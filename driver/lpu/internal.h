@@ -109,9 +109,11 @@ struct lpu {
 		enum admin_kind kind;
 		uint32_t request;
 	} admin[ADMIN_ENTRIES];
-	uint32_t event_logs;         /* bit n: log n is to be read for an event */
-	uint32_t event_log;          /* that is being read, 0 = none */
-	struct mr_lpu_health health; /* as last read */
+	uint32_t event_logs;                  /* bit n: log n is to be read for an event */
+	uint32_t event_log;                   /* that is being read, 0 = none */
+	uint64_t lines_ns;                    /* start of the time that lines are counted in */
+	uint32_t lines[MR_LPU_LOG_POWER + 1]; /* about events, by log */
+	struct mr_lpu_health health;          /* as last read */
 
 	uint32_t coalesce;            /* as struct mr_lpu_options says */
 	struct mr_lpu_shadow *shadow; /* by queue, those of all that the device has */
@@ -174,6 +176,12 @@ uint64_t mr_lpu_monotonic_ns(void *arg); /* CLOCK_MONOTONIC */
 static inline uint64_t mr_lpu_now_ns(const struct lpu *lpu)
 {
 	return lpu->now_ns(lpu->clock_arg);
+}
+
+/* 0, or why the bus gave the device up. */
+static inline int mr_lpu_bus_lost(const struct lpu *lpu)
+{
+	return __atomic_load_n(&lpu->bus->lost, __ATOMIC_RELAXED);
 }
 
 /* admin.c */

@@ -67,16 +67,28 @@ static int controller(void *ctx)
 	return status;
 }
 
+/* Behind a bus that was lost: is what answers now the device that the caps and the program are for? */
+static int same_device(struct lpu *lpu)
+{
+	const struct mr_lpu_identify was = lpu->id;
+	int status = mr_lpu_read_identity(lpu);
+
+	return !status && memcmp(&was, &lpu->id, sizeof(was)) ? MR_E_VERSION : status;
+}
+
 /* Takes the program with it. */
 static int function(void *ctx)
 {
 	struct lpu *lpu = ctx;
+	int again = mr_lpu_bus_lost(lpu) != 0;
 
 	lpu->shadow_on = 0;
 	mr_count(MR_M_lpu_function_resets, 1);
 	int status = lpu->bus->ops->reset(lpu->bus);
 	if (!status)
 		status = bring_back(lpu);
+	if (!status && again)
+		status = same_device(lpu);
 	if (!status)
 		status = mr_lpu_reload(lpu);
 	mr_lpu_say(lpu, "%s: function reset: %s", lpu->dev.caps.name, mr_strerror(status));

@@ -368,6 +368,8 @@ int mr_lpu_settle(struct lpu *lpu)
 			return MR_E_BUSY;
 	mr_lpu_ring(lpu);
 	while (oldest(lpu)) {
+		if (mr_lpu_bus_lost(lpu))
+			return mr_lpu_bus_lost(lpu);
 		if (mr_lpu_now_ns(lpu) > until)
 			return MR_E_TIMEOUT;
 		step(lpu, &event); /* nothing but quiet commands: no event is lost */
@@ -402,6 +404,8 @@ int mr_lpu_poll(struct mr_device *dev, struct mr_event *events, uint32_t max)
 	mr_lpu_events_look(lpu);
 	if (done)
 		mr_recover_progress(&lpu->recover);
+	else if (mr_lpu_bus_lost(lpu))
+		lpu->lost = mr_lpu_bus_lost(lpu); /* what had come before was told first */
 	else
 		watch(lpu);
 	if (lpu->abort_vain)
@@ -441,7 +445,7 @@ int mr_lpu_arm(struct mr_device *dev)
 	lpu->bus->ops->reg_read(lpu->bus, MR_LPU_REG_STATUS);
 	full_fence();
 	if (!peek_record(lpu) && !peek_completion(lpu))
-		return 0;
+		return mr_lpu_bus_lost(lpu) != 0;
 	/* These came before the arming, or without its interrupt as yet. */
 	lpu->armed = 0;
 	return 1;

@@ -166,8 +166,10 @@ static int place(struct mr_arena *arena, size_t bytes, struct mr_region *region,
 
 	if (bytes > end - arena->next_iova)
 		return MR_E_NO_MEMORY;
-	status = mr_pages_map(bytes, arena->node, arena->options.no_huge ? MR_PAGE_4K : page_max,
-			      pages);
+	if (arena->options.no_huge)
+		page_max = MR_PAGE_4K;
+	status = arena->options.shareable ? mr_pages_map_shared(bytes, arena->node, page_max, pages)
+					  : mr_pages_map(bytes, arena->node, page_max, pages);
 	if (status != 0)
 		return status;
 	iova = (arena->next_iova + pages->page_bytes - 1) & ~(uint64_t)(pages->page_bytes - 1);

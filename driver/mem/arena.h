@@ -57,6 +57,7 @@ struct mr_arena;
 struct mr_arena_options {
 	int node;        /* NUMA node, -1 = the node of the calling thread */
 	int no_huge;     /* 1 = 4 KiB pages only */
+	int shareable;   /* 1 = every region over a memfd, for a device in another process */
 	size_t page_max; /* 0 = best granted; else the largest page size to try, bytes */
 	void (*log)(void *arg, const char *line); /* NULL = silent; called at setup only */
 	void *log_arg;

@@ -7,12 +7,15 @@
 #include "driver/mem/pages.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <numa.h>
 #include <numaif.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <millrace/status.h>
 
@@ -25,6 +28,15 @@
 
 #define NODES_MAX   1024
 #define CHECK_BATCH 512
+#define SHARED_MAX  1024
+#define PRIVATE     (-1) /* instead of a memfd: anonymous memory of this process */
+
+/* Pages over a memfd, by where they lie: few, and looked up at set-up only. */
+static struct shared {
+	const void *base;
+	int fd;
+} shared_pages[SHARED_MAX];
+static pthread_mutex_t shared_lock = PTHREAD_MUTEX_INITIALIZER;
 
 static size_t round_up(size_t n, size_t to)
 {
@@ -43,12 +55,14 @@ static int bind_to(void *base, size_t bytes, int node, int mode)
 
 /* Huge pages from the pool. The pool is counted over all nodes, so only populating shows the truth.
  */
-static int map_hugetlb(size_t bytes, int node, size_t page, struct mr_pages *out)
+static int map_hugetlb(size_t bytes, int node, size_t page, int fd, struct mr_pages *out)
 {
-	int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB |
-		    (int)((unsigned)__builtin_ctzll(page) << MAP_HUGE_SHIFT);
+	int flags = fd != PRIVATE
+			    ? MAP_SHARED
+			    : MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB |
+				      (int)((unsigned)__builtin_ctzll(page) << MAP_HUGE_SHIFT);
 	size_t size = round_up(bytes, page);
-	void *base = mmap(NULL, size, PROT_READ | PROT_WRITE, flags, -1, 0);
+	void *base = mmap(NULL, size, PROT_READ | PROT_WRITE, flags, fd, 0);
 
 	if (base == MAP_FAILED)
 		return MR_E_NO_MEMORY;
@@ -65,12 +79,14 @@ static int map_hugetlb(size_t bytes, int node, size_t page, struct mr_pages *out
 }
 
 /* Base pages. PREFERRED rather than BIND: a full node costs latency, not the process's life. */
-static int map_base(size_t bytes, int node, int transparent, struct mr_pages *out)
+static int map_base(size_t bytes, int node, int transparent, int fd, struct mr_pages *out)
 {
+	int flags = fd != PRIVATE ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS;
 	size_t size = round_up(bytes, MR_PAGE_4K);
-	size_t align = transparent && size >= MR_PAGE_2M ? MR_PAGE_2M : MR_PAGE_4K;
+	/* A file's pages begin where it does: no room to move about in. */
+	size_t align = transparent && size >= MR_PAGE_2M && fd == PRIVATE ? MR_PAGE_2M : MR_PAGE_4K;
 	size_t room = size + align - MR_PAGE_4K;
-	char *base = mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *base = mmap(NULL, room, PROT_READ | PROT_WRITE, flags, fd, 0);
 	size_t skip;
 
 	if (base == MAP_FAILED)
@@ -151,7 +167,72 @@ static void check_nodes(struct mr_pages *pages, int node)
 		pages->bound = 0;
 }
 
-int mr_pages_map(size_t bytes, int node, size_t page_max, struct mr_pages *out)
+/* A memfd of whole @page pages that hold @bytes, sealed; or -1. */
+static int make_file(size_t bytes, size_t page)
+{
+	unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+	int fd;
+
+	if (page != MR_PAGE_4K)
+		flags |= MFD_HUGETLB | (unsigned)__builtin_ctzll(page) << MAP_HUGE_SHIFT;
+	fd = memfd_create("millrace-arena", flags);
+	if (fd >= 0 && (ftruncate(fd, (off_t)round_up(bytes, page)) ||
+			fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW))) {
+		close(fd);
+		fd = -1;
+	}
+	return fd;
+}
+
+static int keep_shared(const void *base, int fd)
+{
+	int status = MR_E_NO_MEMORY;
+
+	pthread_mutex_lock(&shared_lock);
+	for (int i = 0; status && i < SHARED_MAX; i++) {
+		if (shared_pages[i].base)
+			continue;
+		shared_pages[i] = (struct shared){base, fd};
+		status = 0;
+	}
+	pthread_mutex_unlock(&shared_lock);
+	return status;
+}
+
+int mr_pages_fd(const void *base)
+{
+	int fd = -1;
+
+	pthread_mutex_lock(&shared_lock);
+	for (int i = 0; i < SHARED_MAX; i++)
+		if (shared_pages[i].base == base && base)
+			fd = shared_pages[i].fd;
+	pthread_mutex_unlock(&shared_lock);
+	return fd;
+}
+
+/* With pages of @page, over a memfd where @shared. */
+static int map_size(size_t bytes, int node, size_t page, size_t page_max, int shared,
+		    struct mr_pages *out)
+{
+	int fd = shared ? make_file(bytes, page) : PRIVATE;
+	int status;
+
+	if (shared && fd < 0)
+		return MR_E_NO_MEMORY;
+	status = page != MR_PAGE_4K ? map_hugetlb(bytes, node, page, fd, out)
+				    : map_base(bytes, node, page_max >= MR_PAGE_2M, fd, out);
+	if (!status && shared) {
+		status = keep_shared(out->base, fd);
+		if (status)
+			munmap(out->base, out->bytes);
+	}
+	if (status && shared)
+		close(fd);
+	return status;
+}
+
+static int map_best(size_t bytes, int node, size_t page_max, int shared, struct mr_pages *out)
 {
 	static const size_t sizes[] = {MR_PAGE_1G, MR_PAGE_2M};
 	int status = MR_E_NO_MEMORY;
@@ -159,9 +240,9 @@ int mr_pages_map(size_t bytes, int node, size_t page_max, struct mr_pages *out)
 	memset(out, 0, sizeof(*out));
 	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]) && status != 0; i++)
 		if (sizes[i] <= page_max && bytes >= sizes[i])
-			status = map_hugetlb(bytes, node, sizes[i], out);
+			status = map_size(bytes, node, sizes[i], page_max, shared, out);
 	if (status != 0)
-		status = map_base(bytes, node, page_max >= MR_PAGE_2M, out);
+		status = map_size(bytes, node, MR_PAGE_4K, page_max, shared, out);
 	if (status != 0)
 		return status;
 
@@ -175,8 +256,26 @@ int mr_pages_map(size_t bytes, int node, size_t page_max, struct mr_pages *out)
 	return 0;
 }
 
+int mr_pages_map(size_t bytes, int node, size_t page_max, struct mr_pages *out)
+{
+	return map_best(bytes, node, page_max, 0, out);
+}
+
+int mr_pages_map_shared(size_t bytes, int node, size_t page_max, struct mr_pages *out)
+{
+	return map_best(bytes, node, page_max, 1, out);
+}
+
 void mr_pages_unmap(void *base, size_t bytes)
 {
-	if (base)
-		munmap(base, bytes);
+	if (!base)
+		return;
+	pthread_mutex_lock(&shared_lock);
+	for (int i = 0; i < SHARED_MAX; i++)
+		if (shared_pages[i].base == base) {
+			close(shared_pages[i].fd);
+			shared_pages[i].base = NULL;
+		}
+	pthread_mutex_unlock(&shared_lock);
+	munmap(base, bytes);
 }

@@ -30,6 +30,10 @@ struct mr_pages {
  * and locking that the host refuses are in @out, not errors.
  */
 int mr_pages_map(size_t bytes, int node, size_t page_max, struct mr_pages *out);
+/* The same over a memfd of its own, sealed at its size, so that another process can map it. */
+int mr_pages_map_shared(size_t bytes, int node, size_t page_max, struct mr_pages *out);
 void mr_pages_unmap(void *base, size_t bytes);
+/* The memfd of pages that mr_pages_map_shared put at @base, or -1. It stays theirs. Set-up calls, any thread. */
+int mr_pages_fd(const void *base);
 
 #endif /* MR_DRIVER_MEM_PAGES_H */

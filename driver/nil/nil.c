@@ -160,6 +160,7 @@ int mr_nil_open(const struct mr_nil_options *options, struct mr_device **dev)
 	nil->dev.caps = nil_caps;
 	nil->dev.caps.slots = slots;
 	nil->dev.caps.context = context;
+	nil->dev.caps.pass_rows = options->pass_rows;
 	nil->dev.caps.vocab = options->vocab ? options->vocab : 49152;
 	nil->dev.caps.kv_tokens = blocks * MR_KV_BLOCK_TOKENS;
 	nil->layers = options->layers;

@@ -35,6 +35,7 @@ struct mr_nil_options {
 	double jitter; /* each cost is multiplied by 1 - jitter to 1 + jitter; 0 to 1 */
 	uint64_t seed; /* of jitter */
 	uint32_t import_parallel;
+	uint32_t pass_rows; /* caps.pass_rows: it says so, but runs one work at a time */
 	uint64_t (*now_ns)(
 		void *arg); /* never goes back; NULL = CLOCK_MONOTONIC, if costs matter */
 	void *arg;

@@ -222,6 +222,10 @@ static void end(void *front, struct mr_request *request, const struct mr_end *en
 	cqe.status = status;
 	cqe.position = end->prompt_tokens + end->tokens;
 	cqe.index = end->tokens + slot->scored;
+	if (status == MR_E_KV_EXHAUSTED || status == MR_E_CONTEXT_FULL) {
+		cqe.position = (uint32_t)end->blocks_wanted;
+		cqe.index = (uint32_t)end->blocks_there;
+	}
 	cqe.seen_ns = end->end_ns;
 	cqe.cycles = end->cycles;
 	/* Room for this one was set aside when the request was taken. */

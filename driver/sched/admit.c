@@ -59,7 +59,7 @@ static int encode(const struct mr_sched *s, const struct mr_request *r, uint32_t
 		return MR_E_INVALID;
 	if (!(r->flags & MR_REQUEST_CHAT))
 		return mr_encode(s->model->tokenizer, s->work, r->text, r->text_bytes,
-				 last == NONE && !r->prefix ? MR_ENCODE_START : 0, to, room);
+				 last == NONE ? MR_ENCODE_START : 0, to, room);
 	if (last != NONE)
 		return mr_chat_continue(s->model, s->work, last, r->text, r->text_bytes, to, room);
 	return mr_chat_encode(s->model, s->work, &message, 1, 1, to, room);
@@ -145,7 +145,9 @@ static int submit(struct mr_sched *s, struct entry *e)
 		for (int i = count; before && i-- > 0;)
 			r->tokens[before + (uint32_t)i] = r->tokens[i];
 	} else {
-		count = encode(s, r, NONE, r->tokens + before, room);
+		/* A conversation goes on after a prefix as after an answer. */
+		count = encode(s, r, before ? prefix->tokens[before - 1] : NONE, r->tokens + before,
+			       room);
 	}
 	if (count <= 0)
 		return no_input(s, r, before, count);

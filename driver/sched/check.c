@@ -44,6 +44,7 @@ static int check_sequence(const struct mr_sched *s, const struct sequence *q, co
 	       "a request and its sequence disagree");
 	DEMAND(q->count > 0 && q->count <= s->context, "a sequence's length");
 	DEMAND(q->fed <= q->count && q->written < q->count, "KV beyond the tokens");
+	DEMAND(!q->chunk || q->inflight, "a chunk without work");
 	DEMAND(q->state != PAUSED || q->inflight == 0, "work of a paused sequence");
 	for (int id = 0; id < POOLS; id++)
 		DEMAND(!q->kv[id] ||
@@ -60,7 +61,7 @@ static int check_sequence(const struct mr_sched *s, const struct sequence *q, co
 
 static int check_sequences(const struct mr_sched *s, const char **why)
 {
-	uint32_t states[ENDING + 1] = {0}, active = 0, live = 0, waiting = 0;
+	uint32_t states[ENDING + 1] = {0}, active = 0, live = 0, chunks = 0;
 
 	for (uint32_t i = 0; i < s->sequence_count; i++) {
 		const struct sequence *q = &s->sequences[i];
@@ -70,15 +71,14 @@ static int check_sequences(const struct mr_sched *s, const char **why)
 			continue;
 		live++;
 		active += q->entry != NULL;
-		waiting += q->state == QUEUED || q->state == PREFILLING;
+		chunks += q->chunk != 0;
 		if (check_sequence(s, q, why))
 			return MR_E_INTERNAL;
 	}
 	for (int i = 0; i <= ENDING; i++)
 		DEMAND(states[i] == s->in_state[i], "sequences by state are miscounted");
-	DEMAND(live == s->live && active == s->active && waiting == s->waiting,
-	       "live sequences, active requests or waiting ones are miscounted");
-	DEMAND(!s->prefilling || s->prefilling->inflight, "a chunk without work");
+	DEMAND(live == s->live && active == s->active && chunks == s->chunks,
+	       "live sequences, active requests or chunks are miscounted");
 	for (int class = 0; class <= BACKGROUND; class ++)
 		DEMAND(!s->claim[class] || s->claim[class]->state == QUEUED, "a claim of nobody");
 	return 0;

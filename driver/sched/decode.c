@@ -55,7 +55,7 @@ static uint32_t plan_steps(const struct mr_sched *s, uint32_t count, int more)
 {
 	uint32_t steps = s->steps;
 
-	if (more || s->waiting || !TAILQ_EMPTY(&s->joining) || !TAILQ_EMPTY(&s->handing) ||
+	if (more || waiting(s) || !TAILQ_EMPTY(&s->joining) || !TAILQ_EMPTY(&s->handing) ||
 	    !TAILQ_EMPTY(&s->scoring))
 		return 1;
 	for (uint32_t i = 0; i < count; i++) {
@@ -142,6 +142,7 @@ int mr_sched_decode_turn(struct mr_sched *s)
 	}
 	s->batch_count = (uint32_t)posted;
 	s->batch_steps = steps;
+	s->batch_fresh = 1;
 	s->batch_ns = now_ns(s);
 	mr_device_posted(decode_row(s), s->batch_ns);
 	mr_trace_at(MR_T_step_begin, 0, decode_row(s), (uint64_t)posted, s->batch_ns);
@@ -259,17 +260,20 @@ static void mind_the_bound(struct mr_sched *s, uint32_t count, uint64_t step_ns)
 void mr_sched_decode_done(struct mr_sched *s, int32_t status)
 {
 	uint32_t count = s->batch_count;
-	uint64_t now = now_ns(s);
-	uint64_t from = s->batch_ns > s->free_ns[DEC] ? s->batch_ns : s->free_ns[DEC];
+	uint64_t now = s->events_ns, ns = took_ns(s, DEC, s->batch_ns, now);
+	uint64_t step_ns = ns / s->batch_steps;
 
-	s->free_ns[DEC] = now;
 	mr_device_ended(decode_row(s), now);
 	mr_trace_at(MR_T_step_end, 0, decode_row(s), (uint64_t)-status, now);
 	mr_histogram_add(MR_H_step, (now - s->batch_ns) / s->batch_steps);
-	mr_count(MR_M_sched_decode_busy_ns, now - from);
-	average(&s->step_ns, (now - from) / s->batch_steps);
-	mind_the_bound(s, count, (now - from) / s->batch_steps);
+	mr_count(MR_M_sched_decode_busy_ns, ns);
+	/* What prompts took in the same pass is no fault of the batch's. */
+	mind_the_bound(s, count, mixing_rows(s) && s->chunks ? s->step_ns : step_ns);
 	s->batch_count = 0;
+	if (mixing_rows(s))
+		mr_sched_learn(s, ns, 0, s->batch_steps);
+	else
+		average(&s->step_ns, step_ns);
 	for (uint32_t i = 0; i < count; i++) {
 		struct sequence *q = s->batch[i];
 

@@ -180,7 +180,7 @@ struct sequence {
 	uint8_t again; /* times that a device failed it since its last token */
 	uint32_t inflight; /* posted work that names it */
 
-	uint32_t chunk; /* tokens of the prefill under way */
+	uint32_t chunk; /* tokens of the prefill under way, 0 = none */
 	uint32_t *ready,
 		*sent;    /* by layer: positions written, positions posted to the decode device */
 	uint32_t layer;   /* where to look for something to send */
@@ -238,16 +238,16 @@ struct mr_sched {
 	struct account_list ring[2];
 	uint32_t in_a_row;         /* chunks of the foreground while background waited */
 	struct sequence *claim[2]; /* by class: waits for KV; until it has it, no other starts */
-	uint32_t waiting;          /* QUEUED or PREFILLING */
 
-	struct sequence *prefilling; /* whose chunk is under way */
+	uint32_t chunks;             /* under way, of as many sequences */
 	uint64_t events_ns;          /* when the events that are being taken were read */
-	uint64_t chunk_ns, batch_ns; /* when chunk and DECODE under way were posted */
+	uint64_t chunk_ns, batch_ns; /* when chunks and DECODE under way were posted */
 	uint64_t free_ns[POOLS];     /* when the device's last work ended */
 	struct sequence_list joining, handing, decoding[2], scoring, ending;
 	uint64_t prefill_token_ns; /* a moving average, of one token of a chunk, times 16 */
 	uint64_t step_ns;          /* the same, of a DECODE's step */
-	uint32_t background_max;   /* sequences of background in a DECODE */
+	uint64_t round_ns, round_tokens, round_steps; /* see mr_sched_learn */
+	uint32_t background_max;                      /* sequences of background in a DECODE */
 	uint32_t background_turn;
 
 	struct sequence **by_slot; /* decode slot index -> its sequence */
@@ -255,6 +255,7 @@ struct mr_sched {
 	struct mr_decode_entry *decode_entries;
 	uint32_t batch_count; /* 0 = no DECODE under way */
 	uint32_t batch_steps;
+	int batch_fresh; /* it was posted in this turn */
 
 	struct prefix *prefixes;
 	uint32_t prefix_count;
@@ -305,6 +306,28 @@ static inline enum pool_id prefill_pool(const struct mr_sched *s)
 static inline uint32_t decode_row(const struct mr_sched *s)
 {
 	return s->shared ? 0 : 1;
+}
+
+/* Rows of a pass of a shared device that takes a DECODE's and prompts' together; 0 = it does not. */
+static inline uint32_t mixing_rows(const struct mr_sched *s)
+{
+	return s->shared && s->one_class ? s->decode->caps.pass_rows : 0;
+}
+
+/* Sequences that have prompt to be prefilled. */
+static inline uint32_t waiting(const struct mr_sched *s)
+{
+	return s->in_state[QUEUED] + s->in_state[PREFILLING];
+}
+
+/* What the work took: from its post, or from the end of the one before it on the same device. */
+static inline uint64_t took_ns(struct mr_sched *s, enum pool_id id, uint64_t posted_ns,
+			       uint64_t now)
+{
+	uint64_t from = posted_ns > s->free_ns[id] ? posted_ns : s->free_ns[id];
+
+	s->free_ns[id] = now;
+	return now - from;
 }
 
 static inline void mr_sched_set_state(struct mr_sched *s, struct sequence *q, enum state state)
@@ -374,6 +397,8 @@ void mr_sched_charge(struct mr_sched *s, struct sequence *q, uint32_t tokens);
 /* prefill.c, handover.c, decode.c, score.c: a turn posts what can be posted, returns how much that was */
 int mr_sched_prefill_turn(struct mr_sched *s);
 void mr_sched_prefill_done(struct mr_sched *s, struct sequence *q, int32_t status);
+/* A chunk of so many tokens has ended, or a DECODE, which matters where it shares passes with chunks. */
+void mr_sched_learn(struct mr_sched *s, uint64_t ns, uint32_t tokens, uint32_t steps);
 void mr_sched_kv_event(struct mr_sched *s, struct sequence *q, const struct mr_event *event);
 /* KV is where DECODE or SCORE wants it. */
 void mr_sched_ready(struct mr_sched *s, struct sequence *q);

@@ -129,73 +129,93 @@ static uint64_t bound_ns(const struct mr_sched *s)
 	return bound;
 }
 
-/* Tokens that the next chunk may have, in whole blocks, so that KV is handed over without gaps. */
-static uint32_t chunk_tokens(const struct mr_sched *s)
+/*
+ * Tokens that chunks may have until the next DECODE. Beside one under way in the same pass: what rows it
+ * leaves, but no less than half a pass.
+ */
+static uint32_t round_tokens(const struct mr_sched *s)
 {
+	uint32_t most = s->chunk, rows = mixing_rows(s);
 	uint64_t bound, tokens;
 
-	if (!s->shared || !s->prefill_token_ns ||
+	if (!s->shared ||
 	    (TAILQ_EMPTY(&s->decoding[FOREGROUND]) && TAILQ_EMPTY(&s->decoding[BACKGROUND])))
-		return s->chunk;
+		return most;
+	if (rows && s->batch_count)
+		most = least(most, s->batch_count < rows / 2 ? rows - s->batch_count : rows / 2);
 	bound = bound_ns(s);
-	if (!bound)
-		return s->chunk;
+	if (!bound || !s->prefill_token_ns)
+		return most;
 	/* An eighth is left for what a later chunk takes more: it looks back at more tokens. */
 	bound -= bound / 8;
 	tokens = bound > s->step_ns ? (bound - s->step_ns) * 16 / s->prefill_token_ns : 0;
 	tokens = tokens / MR_KV_BLOCK_TOKENS * MR_KV_BLOCK_TOKENS;
 	if (tokens < MR_KV_BLOCK_TOKENS)
 		tokens = MR_KV_BLOCK_TOKENS;
-	return tokens < s->chunk ? (uint32_t)tokens : s->chunk;
+	return tokens < most ? (uint32_t)tokens : most;
 }
 
-/* 1 = posted or failed, 0 = the device is full. */
-static int post_chunk(struct mr_sched *s, struct sequence *q)
+/*
+ * Posts a chunk of at most @most tokens; where its KV goes elsewhere in whole blocks, but for a prompt's end.
+ * Returns its tokens, 0 where it failed, or MR_E_FULL.
+ */
+static int post_chunk(struct mr_sched *s, struct sequence *q, uint32_t most)
 {
 	struct mr_slot slot = q->kv[prefill_pool(s)]->slot;
+	uint32_t left = q->count - 1 - q->written, chunk;
 	int status;
 
-	q->chunk = least(q->count - 1 - q->written, chunk_tokens(s));
-	status = s->prefill->work->prefill(s->prefill, slot, q->tokens + q->written, q->chunk,
+	chunk = least(left, most);
+	if (!s->shared && chunk < left && chunk > MR_KV_BLOCK_TOKENS)
+		chunk -= chunk % MR_KV_BLOCK_TOKENS;
+	status = s->prefill->work->prefill(s->prefill, slot, q->tokens + q->written, chunk,
 					   q->written, tag_of(TAG_PREFILL, q->index));
 	if (status == MR_E_FULL)
-		return 0;
+		return status;
 	if (status < 0) {
 		mr_sched_end(s, q, status, MR_FINISH_ERROR);
-		return 1;
+		return 0;
 	}
 	q->inflight++;
-	s->prefilling = q;
+	q->chunk = chunk;
+	s->chunks++;
 	s->chunk_ns = now_ns(s);
 	mr_device_posted(PREFILL_ROW, s->chunk_ns);
 	mr_trace_at(MR_T_chunk_begin, q->owner, PREFILL_ROW, q->chunk, s->chunk_ns);
-	mr_sched_charge(s, q, q->chunk);
-	return 1;
+	mr_sched_charge(s, q, chunk);
+	return (int)chunk;
 }
 
+/* A round of chunks: of one sequence, or of several where the device takes their rows together. */
 int mr_sched_prefill_turn(struct mr_sched *s)
 {
+	uint32_t tokens = s->chunks ? 0 : round_tokens(s);
 	struct sequence *q;
-	int did = 0;
+	int did = 0, posted;
 
-	while (!s->prefilling && (q = mr_sched_next(s)) != NULL) {
-		if (q->state == PREFILLING)
-			return did + post_chunk(s, q);
-		if (start(s, q))
-			did++;
-		else if (!q->waited[PRE] && !q->waited[DEC])
-			return did; /* a command queue is full */
+	while (tokens && (q = mr_sched_next(s)) != NULL) {
+		if (q->state != PREFILLING) {
+			if (start(s, q))
+				did++;
+			else if (!q->waited[PRE] && !q->waited[DEC])
+				break; /* a command queue is full */
+			continue;
+		}
+		/* One that is posted while a DECODE runs would miss its passes, this one and the next. */
+		if (mixing_rows(s) && s->batch_count && !s->batch_fresh)
+			break;
+		posted = post_chunk(s, q, tokens);
+		if (posted < 0)
+			break;
+		did++;
+		if (!s->prefill->caps.pass_rows)
+			break;
+		tokens -= (uint32_t)posted;
+		/* A shorter piece of a long prompt is not worth a work of its own. */
+		if (tokens < MR_KV_BLOCK_TOKENS)
+			break;
 	}
 	return did;
-}
-
-/* What the work took: from its post, or from the end of the one before it on the same device. */
-static uint64_t took_ns(struct mr_sched *s, enum pool_id id, uint64_t posted_ns, uint64_t now)
-{
-	uint64_t from = posted_ns > s->free_ns[id] ? posted_ns : s->free_ns[id];
-
-	s->free_ns[id] = now;
-	return now - from;
 }
 
 /* Chunks get dearer as a prompt goes on: up quickly, so that the bound holds; down as any average. */
@@ -207,11 +227,38 @@ static void learn_cost(struct mr_sched *s, uint64_t token_ns)
 		average(&s->prefill_token_ns, token_ns);
 }
 
+/*
+ * Works that go together end together, so what they took belongs to all of them: it is looked at when a round
+ * of chunks has ended, and the DECODE too where it shares passes with them. What steps take is known from those
+ * that had no company; prompts took the rest.
+ */
+void mr_sched_learn(struct mr_sched *s, uint64_t ns, uint32_t tokens, uint32_t steps)
+{
+	uint64_t rest;
+
+	s->round_ns += ns;
+	s->round_tokens += tokens;
+	s->round_steps += steps;
+	if (s->chunks || (s->batch_count && mixing_rows(s)))
+		return;
+	rest = s->round_steps * s->step_ns;
+	rest = s->round_ns > rest ? s->round_ns - rest : 0;
+	if (s->round_tokens)
+		learn_cost(s, rest * 16 / s->round_tokens + 1);
+	else
+		average(&s->step_ns, s->round_ns / s->round_steps);
+	s->round_ns = s->round_tokens = s->round_steps = 0;
+}
+
 void mr_sched_prefill_done(struct mr_sched *s, struct sequence *q, int32_t status)
 {
-	uint64_t now = now_ns(s), ns = took_ns(s, prefill_pool(s), s->chunk_ns, now);
+	/* The same for all that end together: it says so. */
+	uint64_t now = s->events_ns, ns = took_ns(s, prefill_pool(s), s->chunk_ns, now);
+	uint32_t chunk = q->chunk;
 
-	s->prefilling = NULL;
+	q->chunk = 0;
+	s->chunks--;
+	mr_sched_learn(s, ns, chunk, 0);
 	mr_device_ended(PREFILL_ROW, now);
 	mr_trace_at(MR_T_chunk_end, q->owner, PREFILL_ROW, (uint64_t)-status, now);
 	mr_count(MR_M_sched_prefill_busy_ns, ns);
@@ -221,9 +268,8 @@ void mr_sched_prefill_done(struct mr_sched *s, struct sequence *q, int32_t statu
 		mr_sched_end(s, q, status, MR_FINISH_ERROR);
 		return;
 	}
-	learn_cost(s, ns * 16 / q->chunk + 1);
-	q->written += q->chunk;
-	mr_count(MR_M_sched_prompt_tokens, q->chunk);
+	q->written += chunk;
+	mr_count(MR_M_sched_prompt_tokens, chunk);
 	for (uint32_t l = 0; !s->shared && l < s->layers; l++)
 		q->ready[l] = q->written;
 	if (q->written == q->count - 1)

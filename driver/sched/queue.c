@@ -2,8 +2,8 @@
 /*
  * Whose prompt is prefilled next. Each client has an account with a queue a class; the accounts of a class
  * take turns by deficit round robin, counted in tokens, so that a client with long prompts, or with many,
- * takes no more than its share. Within an account it is first come, first served: only the head of a queue
- * has a chunk made, so one prompt of each client is under way. Requests with an ITL bound go before
+ * takes no more than its share. Within an account it is first come, first served: a prompt's turn comes when
+ * all of those before it has been posted, so one prompt of each client is unfinished. Requests with an ITL bound go before
  * background, which gets one chunk in FOREGROUND_RUN all the same.
  *
  * A sequence that finds no room for its KV claims the next that comes: until then no other of its class,
@@ -71,7 +71,6 @@ void mr_sched_enqueue(struct mr_sched *s, struct sequence *q)
 	struct account *a = q->account;
 
 	mr_sched_move(s, q, QUEUED, &a->queue[q->class]);
-	s->waiting++;
 	if (a->in_ring[q->class])
 		return;
 	a->in_ring[q->class] = 1;
@@ -84,7 +83,6 @@ void mr_sched_dequeue(struct mr_sched *s, struct sequence *q)
 	struct account *a = q->account;
 
 	mr_sched_move(s, q, q->state, NULL);
-	s->waiting--;
 	if (s->claim[q->class] == q)
 		s->claim[q->class] = NULL;
 	if (!TAILQ_EMPTY(&a->queue[q->class]))
@@ -118,14 +116,27 @@ static void rotate(struct mr_sched *s, struct account *a, int class)
 	TAILQ_INSERT_TAIL(&s->ring[class], a, ring[class]);
 }
 
+/* Whose turn it is within @a; NULL where the chunk under way leaves more of that prompt to be posted. */
+static struct sequence *first_of(const struct account *a, int class)
+{
+	struct sequence *q;
+
+	TAILQ_FOREACH(q, &a->queue[class], link)
+	if (!q->chunk)
+		return q;
+	else if (q->written + q->chunk < q->count - 1)
+		return NULL;
+	return NULL;
+}
+
 static struct sequence *next_of(struct mr_sched *s, int class)
 {
 	struct account *a, *first = NULL;
 
 	while ((a = TAILQ_FIRST(&s->ring[class])) != NULL && a != first) {
-		struct sequence *q = TAILQ_FIRST(&a->queue[class]);
+		struct sequence *q = first_of(a, class);
 
-		if (!may_go(s, q)) {
+		if (!q || !may_go(s, q)) {
 			first = first ? first : a;
 			rotate(s, a, class);
 			continue;

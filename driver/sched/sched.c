@@ -209,7 +209,7 @@ static int on_done(struct mr_sched *s, const struct mr_event *event)
 		mr_sched_decode_done(s, event->status);
 		return 1;
 	case TAG_PREFILL:
-		if (!q || s->prefilling != q)
+		if (!q || !q->chunk)
 			return 0;
 		mr_sched_prefill_done(s, q, event->status);
 		return 1;
@@ -241,7 +241,7 @@ static void on_event(struct mr_sched *s, const struct mr_event *event)
 	} else if (event->type == MR_EVENT_TOKEN) {
 		mr_sched_decode_token(s, event);
 	} else if (event->type == MR_EVENT_KV) {
-		known = kind == TAG_PREFILL && q && s->prefilling == q && !s->shared;
+		known = kind == TAG_PREFILL && q && q->chunk && !s->shared;
 		if (known && !q->ending)
 			mr_sched_kv_event(s, q, event);
 	} else {
@@ -251,11 +251,7 @@ static void on_event(struct mr_sched *s, const struct mr_event *event)
 		mr_count(MR_M_sched_bad_event, 1);
 }
 
-/*
- * A device that is lost is reset; work that was posted to it then ends by its DONE events. Where it does not
- * come back, no event will, nothing of it can touch a sequence any more, and all that goes on ends here.
- * Sequences have their tokens: those that go on are computed again now, paused ones when they are asked for.
- */
+/* What becomes of a request whose KV on the device is lost. */
 static void go_on(struct mr_sched *s, struct sequence *q, enum pool_id id, int32_t status)
 {
 	if (id == DEC && q->decoding)
@@ -268,6 +264,11 @@ static void go_on(struct mr_sched *s, struct sequence *q, enum pool_id id, int32
 		mr_sched_end(s, q, status, MR_FINISH_ERROR);
 }
 
+/*
+ * A device that is lost is reset; work that was posted to it then ends by its DONE events. Where it does not
+ * come back, no event will, nothing of it can touch a sequence any more, and all that goes on ends here.
+ * Sequences have their tokens: those that go on are computed again now, paused ones when they are asked for.
+ */
 static void on_lost(struct mr_sched *s, struct mr_device *dev, int status)
 {
 	enum pool_id id = dev == s->decode ? DEC : PRE;
@@ -276,7 +277,7 @@ static void on_lost(struct mr_sched *s, struct mr_device *dev, int status)
 	if (back < 0) {
 		s->dead = status;
 		s->batch_count = 0;
-		s->prefilling = NULL;
+		s->chunks = 0;
 	}
 	for (uint32_t i = 0; i < s->sequence_count; i++) {
 		struct sequence *q = &s->sequences[i];
@@ -291,7 +292,7 @@ static void on_lost(struct mr_sched *s, struct mr_device *dev, int status)
 			q->fed = 0;
 		if (back < 0 && q->inflight) {
 			q->inflight = 1;
-			q->imports = 0;
+			q->imports = q->chunk = 0;
 			mr_sched_work_done(s, q);
 		}
 	}
@@ -336,11 +337,20 @@ static void note_queues(const struct mr_sched *s)
 	mr_queues_note(&queues);
 }
 
+/* A device that waits for all of a turn's work need not wait for what the fronts do after it. */
+static void begin_work(const struct mr_sched *s)
+{
+	if (s->decode->caps.pass_rows)
+		s->decode->work->poll(s->decode, NULL, 0);
+	if (!s->shared && s->prefill->caps.pass_rows)
+		s->prefill->work->poll(s->prefill, NULL, 0);
+}
+
 int mr_sched_poll(struct mr_sched *s)
 {
 	int did = 0;
 
-	s->dirty = 0;
+	s->dirty = s->batch_fresh = 0;
 	if (!s->dead) {
 		did += take_events(s, s->decode);
 		if (!s->shared)
@@ -351,6 +361,8 @@ int mr_sched_poll(struct mr_sched *s)
 		did += mr_sched_score_turn(s);
 		did += mr_sched_handover_turn(s);
 		did += mr_sched_prefill_turn(s);
+		if (did)
+			begin_work(s);
 	}
 	did += mr_sched_reap(s);
 	if (did)

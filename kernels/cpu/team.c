@@ -91,14 +91,15 @@ static void await(struct word *w, uint32_t old, uint64_t spin)
 
 void mr_team_barrier(struct mr_team *team)
 {
+	uint32_t now, active = team ? team->active : 1;
 	uint64_t start;
-	uint32_t now;
 
-	if (!team || team->active == 1)
+	/* Read before this thread has arrived: after that the next run may begin, of fewer. */
+	if (active == 1)
 		return;
 	/* Cannot move before this thread has arrived. */
 	now = __atomic_load_n(&team->generation.value, __ATOMIC_RELAXED);
-	if (__atomic_add_fetch(&team->arrived, 1, __ATOMIC_ACQ_REL) == team->active) {
+	if (__atomic_add_fetch(&team->arrived, 1, __ATOMIC_ACQ_REL) == active) {
 		__atomic_store_n(&team->arrived, 0, __ATOMIC_RELAXED);
 		advance(&team->generation, now + 1);
 	} else {

@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # `millrace bench sched` on tests/tiny.gguf: every figure is there and within reason; a decode step allocates
-# nothing and calls no kernel; what virtual time says meets its targets, and is the same a second time.
+# nothing and calls no kernel; what virtual time says meets its targets, and is the same a second time; and `bench
+# cpu` measures loading.
 # sanitizers: yes
 set -u
 bin=${MR_BIN:-build/bin}/millrace
@@ -49,6 +50,11 @@ for real in ("real_cpu", "real_lpu"):
     need(rows[f"{real}.allocations"]["value"] == 0, rows[f"{real}.allocations"])
     for kind in ("hit", "prefix", "fork"):
         need(0 < rows[f"{real}.{kind}"]["value"] < 100, rows[f"{real}.{kind}"])
+for load in ("mixed_1", "mixed_8", "mixed_bound"):
+    for figure in ("itl_p50", "itl_p99", "prompt", "rate"):
+        need(rows[f"{load}.{figure}"]["value"] > 0, rows[f"{load}.{figure}"])
+        need(rows[f"{load}.{figure}_ratio"]["value"] > 0, rows[f"{load}.{figure}_ratio"])
+need(rows["mixed_prompts.all_ratio"]["value"] > 0, rows["mixed_prompts.all_ratio"])
 need(rows["real_handover.hidden"]["value"] >= 0, rows["real_handover.hidden"])
 for name in ("first_cpu_lpu.hit", "first_cpu_lpu.prefix", "first_cpu_lpu.fork", "first_gpu_lpu.fork",
              "itl_other.busy_p99", "itl_bound.busy_p99"):
@@ -66,4 +72,9 @@ python3 "$work/check.py" "$work/a.json" "$work/b.json" || bad=1
 
 "$bin" bench sched -m "$work/no.gguf" --runs 1 >/dev/null 2>"$work/err"
 [ $? = 1 ] && grep -q 'E_NOT_FOUND\|E_IO' "$work/err" || say "no such model: $(cat "$work/err")"
+
+"$bin" bench cpu --only load -m $tiny --runs 1 --csv "$work/load.csv" >"$work/text" 2>"$work/err" ||
+	say "bench cpu --only load: $(cat "$work/err")"
+grep -q '^  packing alone  *1 .* ms$' "$work/text" || say "no time of packing in: $(cat "$work/text")"
+grep -q '^load,read-packed,millrace,1,0,ms,' "$work/load.csv" || say "no samples in: $(cat "$work/load.csv")"
 exit $bad

@@ -64,6 +64,7 @@ for name in $names; do
 	{
 		"$bin" "$name" --help
 		[ "$name" = model ] && for sub in info tokenize logits vectors; do "$bin" model $sub --help; done
+		[ "$name" = lpu ] && for sub in $("$bin" lpu --help | awk '/^  [a-z]/{print $1}'); do "$bin" lpu "$sub" --help; done
 	} | options >"$work/help"
 	options <"$page" >"$work/page"
 	diff "$work/help" "$work/page" >"$work/diff" && continue

@@ -5,26 +5,11 @@
 # device, and the safe one when its time is over. (serve.sh runs example-hello.)
 # sanitizers: yes
 set -u
-dir=${MR_BIN:-build/bin}
-bin=$dir/millrace
-tiny=tests/tiny.gguf
+. tests/support/server.sh
 if [ ! -x "$dir/example-agent" ] || [ ! -x "$dir/example-decide" ]; then
 	echo "skipped: no examples in this build"
 	exit 77
 fi
-work=$(mktemp -d)
-server=
-cleanup() {
-	[ -n "$server" ] && kill -9 "$server" 2>/dev/null && wait "$server" 2>/dev/null
-	rm -rf "$work"
-}
-trap cleanup EXIT
-trap 'exit 130' INT TERM
-bad=0
-say() {
-	echo "FAILED: $1"
-	bad=1
-}
 # example NAME ARGUMENT...: its output, on the server's socket
 example() {
 	name=$1
@@ -33,18 +18,7 @@ example() {
 }
 
 for device in cpu lpu; do
-	: >"$work/log"
-	"$bin" serve -m "$tiny" --quiet --device $device --ring "$work/ring" --stats "$work/stats" 2>"$work/log" &
-	server=$!
-	tries=0
-	until grep -q '^millrace: serving' "$work/log"; do
-		if ! kill -0 "$server" 2>/dev/null || [ $tries -gt 600 ]; then
-			say "serve on $device did not start: $(cat "$work/log")"
-			exit 1
-		fi
-		tries=$((tries + 1))
-		sleep 0.05
-	done
+	start_server --device $device --ring "$work/ring" --stats "$work/stats"
 
 	"$bin" run -m "$tiny" --device $device --quiet -n 64 -p 'What is the level?' >"$work/want"
 	example agent 'What is the level?' 'echo 12 metres' >"$work/agent1"
@@ -68,9 +42,7 @@ PY
 	{ [ "$(cat "$work/decision")" = hold ] && grep -q deadline "$work/err"; } ||
 		say "$device: too late, and not the safe decision: $(cat "$work/decision" "$work/err")"
 
-	kill -TERM "$server"
-	wait "$server" || say "serve on $device ended with $?"
-	server=
+	stop_server
 	python3 - "$work/stats" <<'PY' || say "$device: what the server counted"
 import json, sys
 m = json.load(open(sys.argv[1]))["metrics"]

@@ -5,42 +5,10 @@
 # and a server that dies ends the load by name.
 # sanitizers: yes
 set -u
-bin=${MR_BIN:-build/bin}/millrace
-tiny=tests/tiny.gguf
-work=$(mktemp -d)
-server=
-cleanup() {
-	[ -n "$server" ] && kill -9 "$server" 2>/dev/null && wait "$server" 2>/dev/null
-	rm -rf "$work"
-}
-trap cleanup EXIT
-trap 'exit 130' INT TERM
-bad=0
-say() {
-	echo "FAILED: $1"
-	bad=1
-}
+. tests/support/server.sh
 
-# start OPTION...: a server on a ring and on memif, until it says that it serves
 start() {
-	: >"$work/log" # before the shell of the server does: the last one's line must not be taken for its own
-	"$bin" serve -m "$tiny" --quiet --ring "$work/ring" --memif "$work/memif" --key "$work/key" \
-		--stats "$work/stats.json" "$@" 2>"$work/log" &
-	server=$!
-	tries=0
-	until grep -q '^millrace: serving' "$work/log"; do
-		if ! kill -0 "$server" 2>/dev/null || [ $tries -gt 600 ]; then
-			say "serve $* did not start: $(cat "$work/log")"
-			exit 1
-		fi
-		tries=$((tries + 1))
-		sleep 0.05
-	done
-}
-stop() {
-	kill -TERM "$server"
-	wait "$server" || say "the server ended with status $?: $(cat "$work/log")"
-	server=
+	start_server --ring "$work/ring" --memif "$work/memif" --key "$work/key" --stats "$work/stats.json" "$@"
 }
 # expect STATUS PATTERN COMMAND...
 expect() {
@@ -76,7 +44,7 @@ for device in nil cpu; do
 			timeout 60 "$bin" load $server_is $run --json >"$work/load.$i" 2>"$work/err" ||
 				say "load $server_is $run on $device: status $?: $(cat "$work/err")"
 		done
-		stop
+		stop_server
 		python3 - "$work" $i $device $way <<'PY' || say "load over the $way and the server on $device differ"
 import json, sys
 work, n, device, way = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
@@ -226,7 +194,7 @@ done <<EOT
 1 ends_in_.png_or_.svg $ring -p x --plot plot.bmp
 EOT
 
-stop
+stop_server
 # A server that dies: over the ring at once, over the wire after --timeout of silence.
 start --device nil
 # shellcheck disable=SC2086
@@ -243,9 +211,7 @@ until grep -q '^wire_rx_datagrams' "$work/log" && grep -q '^ring_sqe' "$work/log
 done
 kill -STOP "$server"
 sleep 0.2
-kill -9 "$server"
-wait "$server" 2>/dev/null
-server=
+kill_server
 start=$(date +%s)
 wait $load && say "a ring's server died and the load ended well"
 wait $load2 && say "a wire's server died and the load ended well"

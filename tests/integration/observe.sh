@@ -4,37 +4,8 @@
 # was killed or was stopped; and both say so where a file is none of theirs.
 # sanitizers: yes
 set -u
-bin=${MR_BIN:-build/bin}/millrace
-tiny=tests/tiny.gguf
-work=$(mktemp -d)
+. tests/support/server.sh
 export XDG_RUNTIME_DIR="$work"
-server=
-cleanup() {
-	[ -n "$server" ] && kill -9 "$server" 2>/dev/null && wait "$server" 2>/dev/null
-	rm -rf "$work"
-}
-trap cleanup EXIT
-trap 'exit 130' INT TERM
-bad=0
-say() {
-	echo "FAILED: $1"
-	bad=1
-}
-# start OPTION...: the server, until it says that it serves
-start() {
-	: >"$work/log" # the last server's line must not be taken for its own
-	"$bin" serve -m "$tiny" --quiet "$@" 2>"$work/log" &
-	server=$!
-	tries=0
-	until grep -q '^millrace: serving' "$work/log"; do
-		if ! kill -0 "$server" 2>/dev/null || [ $tries -gt 600 ]; then
-			say "serve $* did not start: $(cat "$work/log")"
-			exit 1
-		fi
-		tries=$((tries + 1))
-		sleep 0.05
-	done
-}
 # expect STATUS PATTERN COMMAND...
 expect() {
 	status=$1 pattern=$2
@@ -51,7 +22,7 @@ while [ $i -lt 9 ]; do
 	echo "What does a mill race carry to the wheel, and what does it carry away, number $i?"
 	i=$((i + 1))
 done >"$work/prompts"
-start --device lpu --memif "$work/m" --key "$work/key" --chunk 16 --counters "$work/c" --trace "$work/t"
+start_server --device lpu --memif "$work/m" --key "$work/key" --chunk 16 --counters "$work/c" --trace "$work/t"
 grep -q "^millrace: counters in $work/c" "$work/log" || say "the log does not name the counters file"
 timeout 60 "$bin" load -m "$tiny" --memif "$work/m" --key "$work/key" --prompts "$work/prompts" -n 18 -c 4 \
 	--max-tokens 24 --json >"$work/load.json" || { say "load failed"; exit 1; }
@@ -71,8 +42,7 @@ sleep 2.2
 expect 0 'hung: no heartbeat for [2-9] s' "$bin" top "$work/c" --once
 
 # Killed: everything is still there, and the next server takes the files over.
-kill -9 "$server"
-wait "$server" 2>/dev/null
+kill_server
 expect 0 'died [0-9]+ s ago' "$bin" top "$work/c" --once
 expect 0 '"state": ?"died"' "$bin" top "$work/c" --json
 cp "$work/out" "$work/top2.json"
@@ -142,7 +112,7 @@ grep -q 'mr_trace' driver/sched/*.c && fed=fed || fed=unfed
 python3 "$work/check.py" "$work" $fed || say "top or trace differs from what load counted"
 
 # Stopped in order: its own choice of a file is found without a name, and used again by the next.
-start --device nil --ring "$work/r"
+start_server --device nil --ring "$work/r"
 file=$(sed -n 's/^millrace: counters in //p' "$work/log")
 case $file in "$work"/millrace-*.counters) ;; *) say "the default file is '$file'" ;; esac
 expect 0 'serving, up' "$bin" top --once
@@ -179,15 +149,11 @@ for text in b"DEVICES", b"LATENCY", b"serving", b"nil", b"last 10 s":
     assert text in seen, (text, seen)
 PY
 then :; else say "the screen: $(tail -n 3 "$work/out")"; fi
-kill -TERM "$server"
-wait "$server"
-server=
+stop_server
 expect 0 'stopped [0-9]+ s ago' "$bin" top --once
-start --device nil --ring "$work/r" --no-counters
+start_server --device nil --ring "$work/r" --no-counters
 grep -q 'counters in' "$work/log" && say "--no-counters made a file"
-kill -TERM "$server"
-wait "$server"
-server=
+stop_server
 
 # Files of something else are left alone, and named.
 echo 'notes of somebody, nothing that a server has written' >"$work/notes"

@@ -4,37 +4,10 @@
 # on SIGUSR1, drains and leaves with 0 on SIGTERM and SIGINT, and refuses what it cannot serve in one line.
 # sanitizers: yes
 set -u
-dir=${MR_BIN:-build/bin}
-bin=$dir/millrace
-tiny=tests/tiny.gguf
-work=$(mktemp -d)
-server=
-cleanup() {
-	[ -n "$server" ] && kill -9 "$server" 2>/dev/null && wait "$server" 2>/dev/null
-	rm -rf "$work"
-}
-trap cleanup EXIT
-trap 'exit 130' INT TERM
-bad=0
-say() {
-	echo "FAILED: $1"
-	bad=1
-}
+. tests/support/server.sh
 
-# start OPTION...: the server, until it says that it serves
 start() {
-	: >"$work/log" # the last server's line must not be taken for its own
-	"$bin" serve -m "$tiny" --quiet --ring "$work/ring" --stats "$work/stats.json" "$@" 2>"$work/log" &
-	server=$!
-	tries=0
-	until grep -q '^millrace: serving' "$work/log"; do
-		if ! kill -0 "$server" 2>/dev/null || [ $tries -gt 600 ]; then
-			say "serve $* did not start: $(cat "$work/log")"
-			exit 1
-		fi
-		tries=$((tries + 1))
-		sleep 0.05
-	done
+	start_server --ring "$work/ring" --stats "$work/stats.json" "$@"
 }
 # stop SIGNAL: it has to leave with status 0, within its 5 s and some
 stop() {
@@ -94,8 +67,7 @@ done
 
 # A killed server's socket does not keep the next one from starting; SIGINT drains as SIGTERM does.
 start --device nil
-kill -9 "$server"
-wait "$server" 2>/dev/null
+kill_server
 start --device nil
 stop INT
 

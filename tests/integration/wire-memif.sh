@@ -5,47 +5,13 @@
 # refused by name and counted; load tells a missing server and a dead one, and the next client is served.
 # sanitizers: yes
 set -u
-bin=${MR_BIN:-build/bin}/millrace
-tiny=tests/tiny.gguf
-work=$(mktemp -d)
-server=
-cleanup() {
-	[ -n "$server" ] && kill -9 "$server" 2>/dev/null && wait "$server" 2>/dev/null
-	rm -rf "$work"
-}
-trap cleanup EXIT
-trap 'exit 130' INT TERM
-bad=0
-say() {
-	echo "FAILED: $1"
-	bad=1
-}
+. tests/support/server.sh
 
 "$bin" keys new "$work/key" >/dev/null || exit 1
 "$bin" keys new "$work/other" >/dev/null || exit 1
 
-# start OPTION...: the server, until it says that it serves
 start() {
-	: >"$work/log"
-	"$bin" serve -m "$tiny" --quiet --memif "$work/m" --key "$work/key" --stats "$work/stats" "$@" \
-		2>"$work/log" &
-	server=$!
-	tries=0
-	until grep -q '^millrace: serving' "$work/log"; do
-		if ! kill -0 "$server" 2>/dev/null || [ $tries -gt 600 ]; then
-			say "serve $* did not start: $(cat "$work/log")"
-			exit 1
-		fi
-		tries=$((tries + 1))
-		sleep 0.05
-	done
-}
-stop() {
-	kill -TERM "$server"
-	wait "$server"
-	rc=$?
-	server=
-	[ $rc = 0 ] || say "the server ended with status $rc: $(cat "$work/log")"
+	start_server --memif "$work/m" --key "$work/key" --stats "$work/stats" "$@"
 }
 load() {
 	timeout 60 "$bin" load --memif "$work/m" --key "$work/key" --json "$@" >"$work/out" 2>"$work/err"
@@ -89,7 +55,7 @@ PY
 		x["ids"] == json.load(open(sys.argv[1].replace("out", "alone")))["answers"][0]["ids"] for x in a)'
 	holds "one copy of the prompt on $device" "o['copies_per_request']['copy_prompt_wire'] == ${#text}"
 	[ $device = cpu ] || holds "no cycles from the LPU" 'o["cycles_per_token"] > 0'
-	stop
+	stop_server
 	metric copy_prompt_wire $((41 * ${#text}))
 	metric wire_bad_tag 0
 	metric wire_bad_format 0
@@ -112,7 +78,7 @@ holds "answer above the limit" 'a[0]["status"] == "E_TOO_LARGE"'
 load -p x --key "$work/other" --timeout 700 && say "another key was answered"
 holds "another key" 'a[0]["status"] == "E_TIMEOUT" and a[0]["ids"] == []'
 load -p x --max-tokens 4 || say "no answer after the bad ones: $(cat "$work/err")"
-stop
+stop_server
 metric wire_too_large 2
 grep -q '"wire_bad_tag": *0,' "$work/stats" && say "the other key was not counted"
 metric sched_done 2
@@ -123,9 +89,7 @@ start --device cpu
 	-c 4 --timeout 800 >"$work/out" 2>"$work/err" &
 client=$!
 sleep 1
-kill -9 "$server"
-wait "$server" 2>/dev/null
-server=
+kill_server
 # The requests that were never answered give the status; SIGTERM ends the rest cleanly.
 sleep 1.5
 kill -TERM "$client"

@@ -58,6 +58,7 @@ void lpu_rig_open(struct lpu_rig *rig, const struct lpu_rig_options *o)
 		.context = o->context ? o->context : 128,
 		.batch_max = o->batch,
 		.timeout_ms = o->timeout_ms,
+		.coalesce = o->coalesce,
 		.log = o->log,
 		.log_arg = rig,
 	};

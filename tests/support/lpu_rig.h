@@ -23,6 +23,7 @@ struct lpu_rig_options {
 	uint32_t context, slots, batch;
 	int no_load;
 	uint64_t timeout_ms; /* 0 = the driver's */
+	uint32_t coalesce;
 	void (*log)(void *arg, const char *line);
 };
 

@@ -53,10 +53,10 @@ static inline void *world_loop(void *arg)
 	return NULL;
 }
 
-static inline int world_device(struct world *w, int cpu)
+static inline int world_device(struct world *w, int cpu, uint64_t kv_tokens)
 {
 	const struct mr_arena_options memory = {.node = -1, .no_huge = 1};
-	const struct mr_nil_options nil = {0};
+	const struct mr_nil_options nil = {.kv_tokens = kv_tokens};
 	struct mr_cpu_options options = {
 		.slots = 40, .kv_tokens = 16384, .numerics = MR_NUMERICS_STRICT, .cpu = -1};
 	int rc;
@@ -69,10 +69,10 @@ static inline int world_device(struct world *w, int cpu)
 }
 
 /*
- * Everything but the thread, on the CPU device or the nil device; @requests: entries of the orchestrator's
- * pool. Returns 0 or a status.
+ * Everything but the thread, on the CPU device or the nil device, which has @kv_tokens of KV (0 = plenty);
+ * @requests: entries of the orchestrator's pool. Returns 0 or a status.
  */
-static inline int world_make_on(struct world *w, int cpu, uint32_t requests)
+static inline int world_make_with(struct world *w, int cpu, uint32_t requests, uint64_t kv_tokens)
 {
 	struct mr_sched_options sched = {.requests = requests};
 	struct mr_ring_server_options ring = {.socket_path = w->path};
@@ -83,7 +83,7 @@ static inline int world_make_on(struct world *w, int cpu, uint32_t requests)
 	pair_path(w->path);
 	rc = mr_model_open(MR_TEST_DATA "/tiny.gguf", &w->model, why, sizeof(why));
 	if (!rc)
-		rc = world_device(w, cpu);
+		rc = world_device(w, cpu, kv_tokens);
 	if (!rc)
 		rc = w->device->work->load(w->device, w->model, NULL, NULL);
 	sched.model = ring.model = w->model;
@@ -94,6 +94,11 @@ static inline int world_make_on(struct world *w, int cpu, uint32_t requests)
 	if (!rc)
 		rc = mr_ring_server_create(&ring, &w->server);
 	return rc;
+}
+
+static inline int world_make_on(struct world *w, int cpu, uint32_t requests)
+{
+	return world_make_with(w, cpu, requests, 0);
 }
 
 static inline int world_make(struct world *w, uint32_t requests)

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The arena: placement and edges of lookups, access by role, consumers, failures, several nodes. */
+#include <fcntl.h>
 #include <numa.h>
 #include <numaif.h>
 #include <setjmp.h>
@@ -9,6 +10,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+#include <sys/stat.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <cmocka.h>
 
@@ -288,6 +292,39 @@ static void test_best_pages(void **state)
 	}
 }
 
+/* Regions that another process can map: a descriptor each, of the whole region, that cannot be cut short. */
+static void test_shareable(void **state)
+{
+	const struct mr_arena_options o = {.node = -1, .shareable = 1};
+	const struct mr_region *r[2];
+	struct mr_arena *arena;
+	struct stat st;
+	int fd;
+
+	assert_int_equal(mr_arena_create(&o, &arena), 0);
+	assert_int_equal(mr_arena_region(arena, MR_REGION_KV, 5000, &r[0]), 0);
+	assert_int_equal(mr_arena_region(arena, MR_REGION_RECORDS, 5 << 20, &r[1]), 0);
+	for (int i = 0; i < 2; i++) {
+		fd = mr_pages_fd(r[i]->base);
+		assert_true(fd >= 0);
+		assert_int_equal(fstat(fd, &st), 0);
+		assert_true((size_t)st.st_size >= r[i]->bytes);
+		assert_int_equal(ftruncate(fd, 0), -1);
+		uint8_t *other = mmap(NULL, r[i]->bytes, PROT_READ, MAP_SHARED, fd, 0);
+		assert_true(other != MAP_FAILED);
+		((uint8_t *)r[i]->base)[4999] = 77;
+		assert_int_equal(other[4999], 77);
+		munmap(other, r[i]->bytes);
+	}
+	assert_int_equal(mr_pages_fd((uint8_t *)r[0]->base + 1), -1);
+	assert_int_equal(mr_pages_fd(NULL), -1);
+	const void *base = r[0]->base;
+	fd = mr_pages_fd(base);
+	mr_arena_destroy(arena);
+	assert_int_equal(mr_pages_fd(base), -1);
+	assert_int_equal(fcntl(fd, F_GETFD), -1);
+}
+
 /*
  * Where the kernel says that every page lies, asked here once more: on the node that was asked for, or not
  * said to be. A node that is not there gives memory all the same, and says so.
@@ -324,6 +361,7 @@ static void test_pages_lie_where_they_say(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_shareable),
 		cmocka_unit_test(test_regions),
 		cmocka_unit_test(test_lookup_edges),
 		cmocka_unit_test(test_access_by_role),

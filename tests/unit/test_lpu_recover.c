@@ -296,7 +296,9 @@ static void resets_escalate_and_end(void **state)
 	uint64_t from = w.liar.clock;
 	assert_int_equal(poll_long(w.dev, e), MR_E_DEVICE);
 	assert_true(w.liar.clock - from < 50 * 1000000);
+	from = w.liar.clock;
 	assert_int_not_equal(w.dev->admin->reset(w.dev), 0);
+	assert_true(w.liar.clock - from < 20 * 1000000);         /* it is not waited for */
 	assert_int_equal(w.dev->admin->reset(w.dev), MR_E_BUSY); /* its event waits */
 	assert_true(w.dev->work->poll(w.dev, e, 1) < 0);
 	close_world(&w);
@@ -347,6 +349,17 @@ static void events_become_lines_and_counts(void **state)
 	assert_int_equal(mr_metric_read(MR_M_lpu_ecc_corrected), corrected + 7);
 	assert_int_equal(mr_metric_read(MR_M_lpu_events), events + 3);
 
+	/* A device that goes on and on is counted, and fills no log. */
+	uint32_t count = 0;
+	for (uint64_t i = 1; i <= 200; i++) {
+		mr_sim_ecc(&rig.port, 1, 0);
+		while (mr_metric_read(MR_M_lpu_ecc_corrected) < corrected + 7 + i)
+			assert_true(dev->work->poll(dev, &event, 1) == 0);
+	}
+	for (const char *l = lines; (l = strstr(l, "event: ECC")); l++)
+		count++;
+	assert_true(count <= 20);
+
 	/* A firmware that asserts: lost, reset, and the dump is told afterwards. */
 	struct mr_decode_entry entry = {lpu_rig_slot(dev, 128), 0, 20};
 	mr_sim_assert(&rig.port);
@@ -383,6 +396,19 @@ static void doorbells_are_avoided(void **state)
 	}
 	/* Of 20 x 64 records, most are given back while the device is at its next step. */
 	assert_true(mr_metric_read(MR_M_lpu_doorbells_avoided) - avoided > 100);
+	/* A device that sleeps is rung: else each of these would wait for its next heartbeat, some 50 ms. */
+	uint64_t rung = mr_metric_read(MR_M_lpu_doorbells);
+	struct timespec from, to;
+	clock_gettime(CLOCK_MONOTONIC, &from);
+	for (uint64_t i = 0; i < 20; i++) {
+		struct mr_decode_entry entry = {slot, 0, 20};
+		nanosleep(&(struct timespec){.tv_nsec = 3000000}, NULL);
+		assert_int_equal(rig.dev->work->decode(rig.dev, &entry, 1, 1, i), 0);
+		assert_int_equal(lpu_rig_wait(rig.dev, i, all, 80), 2);
+	}
+	clock_gettime(CLOCK_MONOTONIC, &to);
+	assert_true(mr_metric_read(MR_M_lpu_doorbells) - rung >= 10);
+	assert_true((to.tv_sec - from.tv_sec) * 1000 + (to.tv_nsec - from.tv_nsec) / 1000000 < 700);
 	lpu_rig_close(&rig);
 }
 
@@ -426,6 +452,15 @@ static void features_and_firmware_by_the_driver(void **state)
 	wait_line(dev, "firmware by the driver runs, from slot 2");
 	assert_int_equal(mr_lpu_feature_get(dev, MR_LPU_FEATURE_COALESCE, &value), 0);
 	assert_int_equal(value, 0);
+	lpu_rig_close(&rig);
+
+	/* What the options ask for is there again after each reset. */
+	lpu_rig_open(&rig, &(struct lpu_rig_options){.coalesce = MR_LPU_COALESCE(2, 100)});
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(mr_lpu_feature_get(rig.dev, MR_LPU_FEATURE_COALESCE, &value), 0);
+		assert_int_equal(value, MR_LPU_COALESCE(2, 100));
+		assert_int_equal(rig.dev->admin->reset(rig.dev), 0);
+	}
 	lpu_rig_close(&rig);
 }
 

@@ -36,13 +36,23 @@ static struct mr_ring *join(uint32_t cq_entries)
 	return made;
 }
 
-static int set_up(void **state)
+static int set_up_with(uint64_t kv_tokens)
 {
-	if (world_make(&w, 16))
+	if (world_make_with(&w, 0, 16, kv_tokens))
 		return -1;
 	world_run(&w);
 	ring = join(0);
 	return 0;
+}
+
+static int set_up(void **state)
+{
+	return set_up_with(0);
+}
+
+static int set_up_small(void **state)
+{
+	return set_up_with(128);
 }
 
 /* All is given back by then, whatever the test did. */
@@ -517,6 +527,20 @@ static void test_death(void **state)
 	world_let_go(&w);
 }
 
+/* What the device can never hold ends with how many KV blocks it wants and how many there are. */
+static void test_no_room(void **state)
+{
+	struct mr_cqe cqe;
+
+	assert_int_equal(mr_ring_submit_tokens(ring, 1, IDS, 3, KEEP, params(200)), 0);
+	cqe = until_end(ring, 1);
+	assert_int_equal(cqe.type, MR_CQE_ERROR);
+	assert_true(cqe.status == MR_E_CONTEXT_FULL || cqe.status == MR_E_KV_EXHAUSTED);
+	assert_int_equal(cqe.ended, MR_ENDED_ERROR);
+	assert_int_equal(cqe.position, (3 + 200 + 15) / 16);
+	assert_int_equal(cqe.index, 128 / 16);
+}
+
 /* A client that wished for nothing gets nothing of all this. */
 static void test_not_granted(void **state)
 {
@@ -561,9 +585,16 @@ static void test_not_granted(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_append),       TEST(test_fork),   TEST(test_score),
-		TEST(test_score_slowly), TEST(test_prefix), TEST(test_under_way),
-		TEST(test_query_server), TEST(test_death),  TEST(test_not_granted),
+		TEST(test_append),
+		TEST(test_fork),
+		TEST(test_score),
+		TEST(test_score_slowly),
+		TEST(test_prefix),
+		TEST(test_under_way),
+		TEST(test_query_server),
+		TEST(test_death),
+		TEST(test_not_granted),
+		cmocka_unit_test_setup_teardown(test_no_room, set_up_small, tear_down),
 	};
 
 	return cmocka_run_group_tests_name("ring_ops", tests, NULL, NULL);

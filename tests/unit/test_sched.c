@@ -394,8 +394,8 @@ static void faults(void **state)
 		 * end. A fault that is no refusal is not retried.
 		 */
 		rig_open(&rig, &plain);
-		rig.wrap[1].import = (struct wrap_fault){MR_E_DMA_FAULT, 2, in_event};
-		one_fails(&rig, MR_E_DMA_FAULT);
+		rig.wrap[1].import = (struct wrap_fault){MR_E_RANGE, 2, in_event};
+		one_fails(&rig, MR_E_RANGE);
 	}
 }
 
@@ -406,15 +406,39 @@ static void decode_breaks(void **state)
 		struct rig rig;
 
 		rig_open(&rig, &plain);
-		rig.wrap[1].decode = (struct wrap_fault){MR_E_DMA_FAULT, 2, in_event};
+		rig.wrap[1].decode = (struct wrap_fault){MR_E_RANGE, 2, in_event};
 		assert_int_equal(submit(&rig, 0, 20, 6, PLENTY), 0);
 		assert_int_equal(sched_front_drain(rig.sched, 10000), 0);
-		assert_int_equal(rig.front.answers[0].end.status, MR_E_DMA_FAULT);
+		assert_int_equal(rig.front.answers[0].end.status, MR_E_RANGE);
 		assert_int_equal(rig.front.answers[0].count, 2);
 		assert_int_equal(submit(&rig, 1, 20, 6, PLENTY), 0);
 		assert_int_equal(sched_front_drain(rig.sched, 10000), 0);
 		check_answer(&rig.front.answers[1]);
 		assert_int_equal(rig.front.answers[1].count, 6);
+		rig_close(&rig, plain.requests);
+	}
+}
+
+/* What the device did wrong, and not its orders: the sequence is computed again, and nobody notices. */
+static void goes_on(void **state)
+{
+	static const int32_t said[] = {MR_E_DEVICE, MR_E_TIMEOUT, MR_E_PROTOCOL, MR_E_DMA_FAULT};
+
+	for (size_t i = 0; i < 2 * sizeof(said) / sizeof(*said); i++) {
+		uint64_t again = mr_metric_read(MR_M_sched_again);
+		struct rig rig;
+
+		rig_open(&rig, &plain);
+		if (i % 2)
+			rig.wrap[1].import = (struct wrap_fault){said[i / 2], 1, 1};
+		else
+			rig.wrap[1].decode = (struct wrap_fault){said[i / 2], 2, 1};
+		assert_int_equal(submit(&rig, 0, 20, 6, PLENTY), 0);
+		assert_int_equal(sched_front_drain(rig.sched, 10000), 0);
+		assert_int_equal(rig.front.answers[0].end.status, 0);
+		assert_int_equal(rig.front.answers[0].count, 6);
+		check_answer(&rig.front.answers[0]);
+		assert_int_equal(mr_metric_read(MR_M_sched_again), again + 1);
 		rig_close(&rig, plain.requests);
 	}
 }

@@ -175,18 +175,68 @@ static void company(void **state)
 struct corruption {
 	int left;
 	int refused; /* 0 = one is under way */
+	uint32_t owner;
 };
 
 /*
  * Makes the last block's checksum wrong between the export and the device's look at it. The block itself must
  * stay: prefill of the next chunk may be reading it.
  */
+/* Short prompts that come together share passes, and a chunk goes in each DECODE's pass, not between two. */
+static void meet(void **state)
+{
+	struct bench *b = *state;
+	struct mr_sched *sched = sched_of(b, 0, 0, 1);
+	struct sched_front front;
+	uint64_t passes = mr_metric_read(MR_M_cpu_passes), mixed;
+	uint32_t ids[300];
+
+	if (strcmp(b->cpu[1]->caps.class_prefill, b->cpu[1]->caps.class_decode)) {
+		print_message("skipped: prompts are in a class of their own here\n");
+		mr_sched_destroy(sched);
+		skip();
+	}
+	for (uint32_t i = 0; i < 300; i++)
+		ids[i] = (i * 7919 + 5) % b->model->shape.vocab;
+	sched_front_init(&front, CROWD);
+	for (uint64_t key = 0; key < 8; key++) {
+		ids[0] = (uint32_t)key + 1;
+		assert_int_equal(
+			sched_front_submit(&front, sched, key % 3, key, ids, 13, 1, PLENTY), 0);
+	}
+	assert_int_equal(sched_front_drain(sched, TURNS), 0);
+	/* 96 rows of prompts, 8 of a DECODE; the first two passes may have one of their own between them. */
+	assert_in_range(mr_metric_read(MR_M_cpu_passes) - passes, 3, 4);
+
+	assert_int_equal(sched_front_submit(&front, sched, 1, 8, ids, 20, 200, PLENTY), 0);
+	while (front.answers[8].count < 5)
+		mr_sched_poll(sched);
+	passes = mr_metric_read(MR_M_cpu_passes);
+	mixed = mr_metric_read(MR_M_cpu_passes_mixed);
+	ids[0] = 99;
+	assert_int_equal(sched_front_submit(&front, sched, 2, 9, ids, 300, 1, PLENTY), 0);
+	while (!front.answers[9].ended)
+		mr_sched_poll(sched);
+	passes = mr_metric_read(MR_M_cpu_passes) - passes;
+	mixed = mr_metric_read(MR_M_cpu_passes_mixed) - mixed;
+	/* 299 tokens are 4 chunks of 63 and one of 47; the DECODE that runs before them, and their last token's, are not. */
+	assert_int_equal(mixed, 5);
+	assert_in_range(passes, 5, 8);
+	mr_sched_cancel(sched, 1, 8);
+	assert_int_equal(sched_front_drain(sched, TURNS), 0);
+	assert_int_equal(front.broken, 0);
+	sched_front_free(&front);
+	mr_sched_destroy(sched);
+}
+
 static void corrupt(void *arg, struct mr_kv_desc *descs, uint32_t count)
 {
 	struct corruption *c = arg;
 
-	if (!c->refused || c->left-- <= 0)
+	/* Of the sequence that it began with alone: others' imports come between its two hand-overs. */
+	if (!c->refused || (c->owner && descs->owner != c->owner) || c->left-- <= 0)
 		return;
+	c->owner = descs->owner;
 	c->refused = 0;
 	descs[count - 1].crc32c ^= 0x10;
 }
@@ -273,12 +323,51 @@ static void text(void **state)
 	sched_front_free(&front);
 }
 
+/* CHAT after a named prefix goes on with the conversation that was named, as an APPEND to it does. */
+static void chat_after_prefix(void **state)
+{
+	static const char *const texts[] = {"7 and 5?", "And 3?", "And 3?"};
+	struct bench *b = *state;
+	struct mr_sched *sched = sched_of(b, 0, 128, 1);
+	struct sched_front front;
+
+	sched_front_init(&front, CROWD);
+	for (uint64_t key = 0; key < 3; key++) {
+		struct mr_request *r = mr_sched_request(sched);
+
+		assert_non_null(r);
+		memcpy(r->text, texts[key], strlen(texts[key]));
+		r->text_bytes = (uint32_t)strlen(texts[key]);
+		r->ops = &sched_front_ops;
+		r->front = &front;
+		r->key = key;
+		r->flags = MR_REQUEST_CHAT | MR_REQUEST_IGNORE_EOS | (key ? 0 : MR_REQUEST_KEEP);
+		r->max_tokens = 6;
+		r->prefix = key == 1 ? 77 : 0;
+		r->op = key == 2 ? MR_REQUEST_APPEND : MR_REQUEST_SUBMIT;
+		r->target = 0;
+		assert_int_equal(mr_sched_submit(sched, r), 0);
+		front.answers[key] =
+			(struct answer){.accepted = 1, .prompt = r->token_count, .credit = PLENTY};
+		assert_int_equal(sched_front_drain(sched, TURNS), 0);
+		assert_int_equal(front.answers[key].end.status, 0);
+		if (key == 0)
+			assert_int_equal(mr_sched_prefix(sched, 0, 0, 77), 0);
+	}
+	assert_int_equal(front.answers[1].prompt, front.answers[2].prompt);
+	assert_memory_equal(front.answers[1].ids, front.answers[2].ids,
+			    6 * sizeof(front.answers[1].ids[0]));
+	assert_int_equal(front.broken, 0);
+	mr_sched_destroy(sched);
+	sched_front_free(&front);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(company),
-		cmocka_unit_test(corrupt_kv),
-		cmocka_unit_test(text),
+		cmocka_unit_test(company),           cmocka_unit_test(meet),
+		cmocka_unit_test(corrupt_kv),        cmocka_unit_test(text),
+		cmocka_unit_test(chat_after_prefix),
 	};
 
 	return cmocka_run_group_tests(tests, bench_open, bench_close);

@@ -47,6 +47,7 @@ static uint32_t below(struct draw *d, uint32_t n)
 
 /* What the front knows of one request under way; its place is front_word[0]. */
 struct ask {
+	int asked;
 	uint64_t number; /* of all requests, from 0 */
 	enum mr_request_op op;
 	uint32_t client, class;
@@ -242,7 +243,7 @@ static void arrive(struct world *w, uint64_t number)
 	}
 	index = w->free_asks[--w->free_count];
 	a = &w->asks[index];
-	*a = (struct ask){.number = number, .client = below(&w->draw, CLIENTS)};
+	*a = (struct ask){.asked = 1, .number = number, .client = below(&w->draw, CLIENTS)};
 	r->front_word[0] = index;
 	r->ops = &ops;
 	r->front = w;
@@ -285,7 +286,9 @@ static void whim(struct world *w)
 
 	switch (below(&w->draw, 4)) {
 	case 0:
-		if (mr_sched_cancel(w->sched, w->asks[i].client, w->asks[i].number + 1) == 0) {
+		/* One that was never asked looks like the first of all. */
+		if (w->asks[i].asked &&
+		    mr_sched_cancel(w->sched, w->asks[i].client, w->asks[i].number + 1) == 0) {
 			w->asks[i].cancelled = 1;
 			w->cancelled++;
 		}
@@ -342,6 +345,7 @@ static void world_open(struct world *w, uint64_t seed, uint64_t requests)
 			.jitter = below(d, 2) * 0.3,
 			.seed = seed,
 			.import_parallel = below(d, 2),
+			.pass_rows = below(d, 2) * (1 + below(d, 64)),
 			.now_ns = world_now,
 			.arg = w,
 		};

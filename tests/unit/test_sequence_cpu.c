@@ -376,13 +376,55 @@ static void two_classes(void **state)
 	stop(b);
 }
 
+/* A sequence whose KV is lost goes on as a prompt of all its tokens would, and that is counted. */
+static void other_numerics(void **state)
+{
+	struct bench *b = *state;
+	struct mr_memory_ops no_fork;
+	const struct mr_memory_ops *mem;
+	struct answer want;
+	struct mr_request *r;
+	uint32_t ids[PROMPT + LAST + MORE], count = PROMPT + LAST + MORE;
+	uint64_t before = mr_metric_read(MR_M_sched_other_numerics);
+
+	if (!b->cpu[2]) {
+		print_message("skipped: the emulated tile unit needs AVX-512 with VNNI\n");
+		skip();
+	}
+	mem = b->cpu[2]->mem;
+	no_fork = *mem;
+	no_fork.kv_fork = mr_unsupported_kv_fork;
+	fill(b, ids, count, 15);
+	plain(b, 2, ids, PROMPT, LAST, 0.0f, &want);
+	memcpy(ids + PROMPT, want.ids, LAST * sizeof(*ids));
+	plain(b, 2, ids, count, LAST, 0.0f, &want);
+	start(b, 2, 1);
+	r = ask(b, MR_REQUEST_SUBMIT, 1, LAST);
+	memcpy(r->tokens, ids, PROMPT * sizeof(*ids));
+	r->token_count = PROMPT;
+	r->flags |= MR_REQUEST_KEEP;
+	go(b, r, PROMPT);
+	drain(b);
+	assert_true(mr_metric_read(MR_M_sched_other_numerics) == before);
+	b->cpu[2]->mem = &no_fork; /* the append cannot go on from where it is */
+	r = ask(b, MR_REQUEST_APPEND, 2, LAST);
+	memcpy(r->tokens, ids + PROMPT + LAST, MORE * sizeof(*ids));
+	r->token_count = MORE;
+	r->target = 1;
+	go(b, r, count);
+	drain(b);
+	b->cpu[2]->mem = mem;
+	equal(&b->front.answers[2], &want, 0, LAST);
+	assert_true(mr_metric_read(MR_M_sched_other_numerics) == before + 1);
+	stop(b);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(forks),
-		cmocka_unit_test(appends),
-		cmocka_unit_test(prefixes),
-		cmocka_unit_test(two_classes),
+		cmocka_unit_test(forks),          cmocka_unit_test(appends),
+		cmocka_unit_test(prefixes),       cmocka_unit_test(two_classes),
+		cmocka_unit_test(other_numerics),
 	};
 
 	return cmocka_run_group_tests(tests, bench_open, bench_close);

@@ -250,6 +250,51 @@ static void dma_goes_where_it_was_mapped(void **state)
 	raw_close(&h);
 }
 
+/* As behind an IOMMU: IOVAs side by side, pages anywhere. */
+static void dma_runs_over_mappings(void **state)
+{
+	struct mr_lpu_cmd_identify c = {.head = {MR_LPU_IDENTIFY, 0, 1}, .bytes = 512};
+	const uint64_t iova = 0x1000000;
+	struct mr_lpu_identify id;
+	struct raw_host h;
+
+	raw_open(&h, &tiny, 1);
+	const struct mr_lpu_port_ops *ops = h.port.ops;
+	void *ctx = h.port.ctx;
+	uint8_t *first = h.ro + 8192, *second = h.ro; /* the other way round in memory */
+	assert_int_equal(ops->dma_map(ctx, iova + 4096, second, 4096, 3), 0);
+	assert_int_equal(ops->dma_map(ctx, iova, first, 4096, 3), 0);
+	assert_int_equal(ops->dma_map(ctx, iova + 4095, h.mem, 1, 3), MR_E_EXISTS);
+	c.iova = iova + 4096 - 200;
+	assert_int_equal(raw_do(&h, 0, &c, NULL), 0);
+	memcpy(&id, first + 4096 - 200, 200);
+	memcpy((uint8_t *)&id + 200, second, 312);
+	assert_int_equal(id.magic, MR_LPU_MAGIC);
+	assert_string_equal(id.product, "tiny");
+	assert_int_equal(id.score_max > 0, 1);
+	assert_int_equal(second[312], 0);
+
+	/* A gap, or a neighbour that may only be read: nothing is moved. */
+	memset(h.ro, 0, RAW_BYTES);
+	assert_int_equal(ops->dma_unmap(ctx, iova + 4096), 0);
+	assert_int_equal(raw_do(&h, 0, &c, NULL), MR_E_DMA_FAULT);
+	assert_int_equal(ops->dma_map(ctx, iova + 4096, second, 4096, 1), 0);
+	assert_int_equal(raw_do(&h, 0, &c, NULL), MR_E_DMA_FAULT);
+	for (size_t i = 0; i < RAW_BYTES; i++)
+		assert_int_equal(h.ro[i], 0);
+
+	/* As many as there may be, then no more. */
+	int status = 0;
+	uint32_t n = 0;
+	for (; !status; n++)
+		status = ops->dma_map(ctx, 0x200000000ull - n * 8192ull, h.mem, 4096, 3);
+	assert_int_equal(status, MR_E_FULL);
+	assert_true(n > 16000);
+	while (--n)
+		assert_int_equal(ops->dma_unmap(ctx, 0x200000000ull - (n - 1) * 8192ull), 0);
+	raw_close(&h);
+}
+
 static void queues_are_checked(void **state)
 {
 	struct raw_host h;
@@ -500,6 +545,7 @@ int main(void)
 		cmocka_unit_test(what_is_not_built_says_so),
 		cmocka_unit_test(errors_and_health_are_logged),
 		cmocka_unit_test(dma_goes_where_it_was_mapped),
+		cmocka_unit_test(dma_runs_over_mappings),
 		cmocka_unit_test(queues_are_checked),
 		cmocka_unit_test(no_record_is_lost_for_want_of_credit),
 		cmocka_unit_test(cycles_are_what_the_compiler_claimed),

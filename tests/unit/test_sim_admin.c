@@ -91,11 +91,15 @@ static void the_heartbeat_keeps_its_period(void **state)
 
 	raw_open(&h, &tiny, 0);
 	assert_int_equal(raw_feature(&h, MR_LPU_FEATURE_HEARTBEAT_MS, 0, 1, &v), 0);
-	for (int i = 0; i < 10; i++) {
-		uint32_t beat = h.port.ops->reg_read(h.port.ctx, MR_LPU_REG_HEARTBEAT);
-		usleep(30000); /* three periods: the host's own scheduling is in it */
-		assert_int_not_equal(h.port.ops->reg_read(h.port.ctx, MR_LPU_REG_HEARTBEAT), beat);
+	/* 100 times a second are asked for; this host may take the core away for most of them. */
+	uint32_t beat = h.port.ops->reg_read(h.port.ctx, MR_LPU_REG_HEARTBEAT), changes = 0;
+	for (int ms = 0; ms < 1000 && changes < 20; ms++) {
+		uint32_t now = h.port.ops->reg_read(h.port.ctx, MR_LPU_REG_HEARTBEAT);
+		changes += now != beat;
+		beat = now;
+		usleep(1000);
 	}
+	assert_int_equal(changes, 20);
 	raw_close(&h);
 }
 
@@ -399,13 +403,21 @@ static void what_each_reset_keeps(void **state)
 	assert_int_equal(raw_queue(&l.h, 1), 0);
 	assert_int_equal(raw_counters(&l.h).kv_blocks_used, 0); /* the slot is gone, */
 	assert_int_equal(raw_slot_set(&l, 0, 2, 64), 0);        /* the program is not */
+	/* A function-level reset takes it. */
+	assert_int_equal(ops->reset(l.h.port.ctx), 0);
+	raw_enable(&l.h);
+	assert_int_equal(raw_queue(&l.h, 1), 0);
+	assert_int_equal(raw_slot_set(&l, 0, 3, 64), MR_E_NOT_ACTIVE);
+	uint32_t action;
+	assert_int_equal(raw_program(&l.h, l.program.container, l.program.bytes, &action), 0);
+	assert_int_equal(raw_slot_set(&l, 0, 3, 64), 0);
 	reset.kind = MR_LPU_RESET_ALL;
 	assert_int_equal(raw_do(&l.h, 0, &reset, NULL), 0);
 	raw_wait_status(&l.h, 0);
 	raw_enable(&l.h);
 	assert_int_equal(raw_queue(&l.h, 1), 0);
 	assert_int_equal(raw_slot_set(&l, 0, 3, 64), MR_E_NOT_ACTIVE);
-	/* A function-level reset under a running device: all but the counts is as after power-on. */
+	/* Of a running device: all but the counts is as after power-on. */
 	assert_int_equal(ops->reset(l.h.port.ctx), 0);
 	assert_int_equal(ops->reg_read(l.h.port.ctx, MR_LPU_REG_STATUS), 0);
 	assert_int_equal(ops->reg_read(l.h.port.ctx, MR_LPU_REG_CONTROL), 0);
@@ -414,7 +426,7 @@ static void what_each_reset_keeps(void **state)
 	raw_enable(&l.h);
 	assert_true(raw_counters(&l.h).commands > commands);
 	raw_log(&l.h, MR_LPU_LOG_HEALTH, &health, sizeof(health));
-	assert_int_equal(health.resets, 3);
+	assert_int_equal(health.resets, 4);
 	raw_unload(&l);
 }
 

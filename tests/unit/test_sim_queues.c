@@ -16,6 +16,7 @@
 
 #include <cmocka.h>
 
+#include "firmware-sim/device.h"
 #include "kernels/cpu/sample.h"
 #include "support/lpu_rig.h"
 
@@ -365,6 +366,24 @@ static void masks_and_the_best(void **state)
 	raw_unload(&l);
 }
 
+/* Equal logits, which no model here gives, go by ascending id; NaN comes before nothing. */
+static void equals_among_the_best_go_by_id(void **state)
+{
+	static const float logits[] = {1, 3, NAN, 3, -2, 3, 2};
+	static const uint32_t want[] = {1, 3, 5, 6};
+	static struct mr_lpu_top top[4] __attribute__((aligned(64)));
+	static struct sim sim;
+	const struct mr_ref_header ref = {.vocab = 7};
+
+	sim.program.c.ref = &ref;
+	assert_int_equal(mr_sim_dma_init(&sim.dma), 0);
+	assert_int_equal(mr_sim_dma_map(&sim.dma, 4096, top, sizeof(top), MR_PORT_DMA_WRITE), 0);
+	assert_int_equal(mr_sim_choice_top(&sim, logits, 4, 4096), 0);
+	for (uint32_t i = 0; i < 4; i++)
+		assert_int_equal(top[i].token, want[i]);
+	mr_sim_dma_fini(&sim.dma);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -374,6 +393,7 @@ int main(void)
 		cmocka_unit_test(shadow_doorbells_lose_no_wake_up),
 		cmocka_unit_test(interrupts_can_be_coalesced),
 		cmocka_unit_test(masks_and_the_best),
+		cmocka_unit_test(equals_among_the_best_go_by_id),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -71,8 +71,8 @@ static void rounds_rank(void *arg, uint32_t rank)
 		uint32_t want = r->seen[0] + 1;
 
 		mr_team_barrier(r->team);
-		r->alone += !rank && mr_team_active(r->team) == 1;
-
+		if (!rank) /* alone may write it */
+			r->alone += mr_team_active(r->team) == 1;
 		if (rank == r->slow)
 			nap(3000000);
 		r->seen[rank] = want;

@@ -39,7 +39,8 @@ struct mr_lpu_port_ops {
 	int (*dma_unmap)(void *ctx, uint64_t iova);
 	/*
 	 * The device adds 1 to eventfd @fd when it raises @vector; -1 = nowhere. The descriptor
-	 * stays the caller's and must outlive its use. 0 or MR_E_RANGE.
+	 * stays the caller's and must outlive its use, which has ended for the one before once this
+	 * returns. 0 or MR_E_RANGE.
 	 */
 	int (*irq)(void *ctx, uint32_t vector, int fd);
 	/*

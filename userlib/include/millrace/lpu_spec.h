@@ -111,7 +111,7 @@
 #define MR_LPU_REG_REFUSED       0x03cu /* R: commands refused, doorbells ignored */
 
 #define MR_LPU_MAGIC             0x55504c4du /* "MLPU" */
-#define MR_LPU_VERSION           0x00010001u
+#define MR_LPU_VERSION           0x00010000u
 #define MR_LPU_CONTROL_ENABLE    1u
 #define MR_LPU_STATUS_READY      1u
 #define MR_LPU_STATUS_FATAL      2u /* the device gave up; only clearing ENABLE is understood */

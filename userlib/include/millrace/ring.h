@@ -109,7 +109,8 @@
  *   MR_E_BUSY           the target of APPEND is not paused; or the server takes no more requests
  * and what the orchestrator says: MR_E_CONTEXT_FULL, MR_E_MODEL, and so on. With MR_E_CONTEXT_FULL
  * `position` is how many tokens input and answer would take, and `index` how many there can be; with
- * MR_E_QUOTA for KV they are KV blocks. Where that is not known they are 0.
+ * MR_E_QUOTA for KV they are KV blocks, and so they are where a request that was taken ends with
+ * MR_E_CONTEXT_FULL or MR_E_KV_EXHAUSTED. Where that is not known they are 0.
  */
 #ifndef MILLRACE_RING_H
 #define MILLRACE_RING_H
