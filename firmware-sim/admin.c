@@ -287,6 +287,7 @@ void mr_sim_disable(struct sim *sim)
 	mr_sim_features_reset(&sim->features);
 	sim->events = (struct sim_events){0};
 	mr_sim_firmware_reset(&sim->firmware);
+	mr_sim_inject_reset(sim, 0);
 	sim->fatal = sim->reset_asked = 0;
 	sim->log.resets++;
 }

@@ -17,6 +17,7 @@
 #include "firmware-sim/events.h"
 #include "firmware-sim/features.h"
 #include "firmware-sim/firmware.h"
+#include "firmware-sim/inject.h"
 #include "firmware-sim/kv.h"
 #include "firmware-sim/log.h"
 #include "firmware-sim/mail.h"
@@ -83,6 +84,11 @@ struct sim {
 	struct sim_events events;
 	struct sim_firmware firmware;
 	struct sim_sense sense;
+	struct sim_inject inject;
+	char *damage; /* the sram faults of the options, program.fault */
+	int manual;
+	uint64_t (*now_us)(void *arg);
+	void *clock_arg;
 	int vector_fd[SIM_VECTORS]; /* any thread, under dma.lock */
 	struct sim_mail mail;
 	uint32_t fatal;          /* MR_LPU_CRASH_*, 0 = none */
@@ -97,6 +103,7 @@ struct sim {
 /* thread.c: the device's loop, and how the host's threads wake it. */
 int mr_sim_thread_start(struct sim *sim, int cpu);
 void mr_sim_thread_stop(struct sim *sim);
+int mr_sim_thread_turn(struct sim *sim); /* one round: 0 = there was nothing to do */
 void mr_sim_wake(struct sim *sim); /* any thread; after whatever the device is to see */
 
 /* queue.c: takes commands, writes completions and records. */
@@ -107,6 +114,8 @@ void mr_sim_queue_stop(struct sim *sim, struct sim_queue *q); /* forgets it; no 
 int mr_sim_queue_record(struct sim *sim, struct sim_queue *q, struct mr_lpu_record *record);
 void mr_sim_queue_complete(struct sim *sim, struct sim_queue *q, uint32_t request, int status,
 			   uint32_t result);
+/* Writes @entry as @q's next: its request, status and result. */
+void mr_sim_queue_write(struct sim *sim, struct sim_queue *q, const struct mr_lpu_completion *entry);
 void mr_sim_queue_look(struct sim *sim, struct sim_queue *q); /* takes the host's indices */
 uint32_t mr_sim_queue_room(const struct sim_queue *q); /* completions that there is room for */
 /* Raises a vector that coalescing held back for long enough. Microseconds until it will be, 0 = none. */
@@ -126,6 +135,11 @@ int mr_sim_io_command(struct sim *sim, struct sim_queue *q, const struct mr_lpu_
 int mr_sim_abort(struct sim *sim, const struct mr_lpu_cmd_abort *cmd, uint32_t *result);
 
 uint64_t mr_sim_now_us(void);
+/* The same by the options' clock. */
+static inline uint64_t mr_sim_time_us(const struct sim *sim)
+{
+	return sim->now_us ? sim->now_us(sim->clock_arg) : mr_sim_now_us();
+}
 
 /* Counts and returns @status: each way of being refused has a counter of its own. */
 int mr_sim_refuse(struct sim *sim, int status);

@@ -56,6 +56,23 @@ static int names(const struct fault *f, const char *tensor)
 	return !strncmp(tensor, f->tensor, f->tensor_bytes) && (!*rest || !strcmp(rest, ".weight"));
 }
 
+void mr_sim_fault_split(const char *fault, char *sram, char *others)
+{
+	char *start[2] = {sram, others}, *to[2] = {sram, others};
+
+	while (*fault) {
+		size_t n = strcspn(fault, ",");
+		int i = strncmp(fault, "sram-", 5) != 0;
+
+		if (to[i] > start[i])
+			*to[i]++ = ',';
+		memcpy(to[i], fault, n);
+		to[i] += n;
+		fault += n + (fault[n] == ',');
+	}
+	*to[0] = *to[1] = 0;
+}
+
 int mr_sim_fault_check(const char *fault)
 {
 	struct fault f;

@@ -76,6 +76,8 @@ void mr_sim_queue_look(struct sim *sim, struct sim_queue *q)
 	} else if (mr_sim_shadow_read(sim, q->index, word)) {
 		return;
 	}
+	if (mr_sim_inject_doorbell(sim, q, word[0]))
+		return;
 	take_index(sim, q->index, &q->sq_tail, word[0], q->sq_head, q->entries, &q->bad_seen[0]);
 	take_index(sim, q->index, &q->cq_head, word[1], q->cq_head, q->cq_tail - q->cq_head,
 		   &q->bad_seen[1]);
@@ -99,6 +101,8 @@ int mr_sim_queue_ready(struct sim *sim, struct sim_queue *q)
 	if (!q->live)
 		return 0;
 	mr_sim_queue_look(sim, q);
+	if (q->index && sim->inject.held == q->index)
+		return 0;
 	if (sim->fatal || !mr_sim_queue_room(q))
 		return 0;
 	if (q->abort)
@@ -118,6 +122,8 @@ static void raise_vector(struct sim *sim, struct sim_queue *q)
 	if (!__atomic_exchange_n(&db->arm, 0, __ATOMIC_SEQ_CST))
 		return;
 	sim->counters.interrupts++;
+	if (mr_sim_inject_vector(sim, q))
+		return;
 	uint64_t one = 1;
 	/* Under the lock, so that whoever takes the descriptor away may close it. */
 	pthread_rwlock_rdlock(&sim->dma.lock);
@@ -171,19 +177,17 @@ static void tell(struct sim *sim, const struct sim_queue *q, uint32_t request, i
 		mr_sim_event(sim, MR_LPU_EVENT_ERROR, (uint32_t)-status);
 }
 
-void mr_sim_queue_complete(struct sim *sim, struct sim_queue *q, uint32_t request, int status,
-			   uint32_t result)
+void mr_sim_queue_write(struct sim *sim, struct sim_queue *q, const struct mr_lpu_completion *e)
 {
-	struct mr_lpu_completion entry = {
-		.request = request,
-		.result = result,
+	const struct mr_lpu_completion entry = {
+		.request = e->request,
+		.result = e->result,
 		.sq_head = (uint16_t)q->sq_head,
-		.status = (uint16_t)-status,
+		.status = e->status,
 		.phase = !(q->cq_tail / q->entries & 1),
 	};
 	uint64_t at = q->cq_iova + (uint64_t)(q->cq_tail % q->entries) * sizeof(entry);
 
-	tell(sim, q, request, status);
 	if (mr_sim_dma_publish(&sim->dma, at, &entry, sizeof(entry))) {
 		mr_sim_crash(sim, MR_LPU_CRASH_RING, q, at, "completion ring");
 		return;
@@ -193,11 +197,40 @@ void mr_sim_queue_complete(struct sim *sim, struct sim_queue *q, uint32_t reques
 	interrupt(sim, q);
 }
 
+void mr_sim_queue_complete(struct sim *sim, struct sim_queue *q, uint32_t request, int status,
+			   uint32_t result)
+{
+	struct mr_lpu_completion entry = {
+		.request = request, .result = result, .status = (uint16_t)-status};
+
+	tell(sim, q, request, status);
+	uint32_t behind = sim->inject.behind;
+	const struct mr_lpu_completion kept = sim->inject.entry;
+	switch (mr_sim_inject_completion(sim, q, &entry)) {
+	case SIM_KEEP:
+		return;
+	case SIM_SKIP:
+		q->cq_tail++;
+		return;
+	case SIM_WRITE_TWICE:
+		mr_sim_queue_write(sim, q, &entry);
+		break;
+	case SIM_WRITE:
+		break;
+	}
+	mr_sim_queue_write(sim, q, &entry);
+	if (behind && behind == q->index) {
+		sim->inject.behind = 0;
+		mr_sim_queue_write(sim, q, &kept);
+	}
+}
+
 int mr_sim_queue_record(struct sim *sim, struct sim_queue *q, struct mr_lpu_record *record)
 {
 	uint64_t at =
 		q->record_iova + (uint64_t)(q->record_tail % q->record_entries) * sizeof(*record);
 
+	mr_sim_inject_record(sim, q, record);
 	/* Never 0: a ring has 2 entries or more, so laps end before 2^32. */
 	record->phase = q->record_tail / q->record_entries + 1;
 	int status = mr_sim_dma_publish(&sim->dma, at, record, sizeof(*record));
@@ -218,6 +251,8 @@ int mr_sim_queue_run(struct sim *sim, struct sim_queue *q)
 	if (q->decode.active || q->score.active) {
 		int decodes = q->decode.active != 0;
 		uint32_t request = decodes ? q->decode.request : q->score.request;
+		if (!q->abort && mr_sim_inject_step(sim, q))
+			return 1;
 		if (q->abort && decodes)
 			status = mr_sim_decode_abort(&q->decode, &result);
 		else if (q->abort)
@@ -241,8 +276,13 @@ int mr_sim_queue_run(struct sim *sim, struct sim_queue *q)
 	sim->counters.commands++;
 	q->opcode = cmd.head.opcode;
 	q->request = cmd.head.request;
+	int harm = mr_sim_inject_command(sim, q, &cmd);
+	if (harm > 0)
+		return 1;
 	if (q->aborted && q->aborted[place])
 		status = MR_E_CANCELLED;
+	else if (harm < 0)
+		status = harm;
 	else if (cmd.head.flags)
 		status = MR_E_INVALID;
 	else if (q->index == 0)

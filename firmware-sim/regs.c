@@ -60,6 +60,8 @@ uint32_t mr_sim_reg_read(struct sim *sim, uint32_t offset)
 {
 	struct sim_regs *r = &sim->regs;
 
+	if (sim_inject_gone(&sim->inject))
+		return UINT32_MAX;
 	switch (offset) {
 	case MR_LPU_REG_MAGIC:
 		return MR_LPU_MAGIC;
@@ -98,6 +100,8 @@ void mr_sim_reg_write(struct sim *sim, uint32_t offset, uint32_t value)
 	struct sim_regs *r = &sim->regs;
 	uint32_t *word = NULL;
 
+	if (sim_inject_gone(&sim->inject))
+		return;
 	switch (offset) {
 	case MR_LPU_REG_CONTROL:
 		__atomic_store_n(&r->control, value & MR_LPU_CONTROL_ENABLE, __ATOMIC_SEQ_CST);
@@ -121,7 +125,7 @@ void mr_sim_reg_write(struct sim *sim, uint32_t offset, uint32_t value)
 
 void mr_sim_doorbell(struct sim *sim, uint32_t queue, uint32_t offset, uint32_t value)
 {
-	if (queue > SIM_IO_QUEUES)
+	if (queue > SIM_IO_QUEUES || sim_inject_gone(&sim->inject))
 		return;
 	struct sim_doorbells *db = sim_doorbells_of(&sim->regs, queue);
 	switch (offset) {
@@ -206,6 +210,7 @@ static void reset_function(struct sim *sim)
 		__atomic_store_n(word[i], 0, __ATOMIC_SEQ_CST);
 	disable(sim);
 	mr_sim_program_drop(sim);
+	mr_sim_inject_reset(sim, 1);
 	__atomic_store_n(&sim->function_reset, 0, __ATOMIC_SEQ_CST);
 }
 
@@ -217,6 +222,12 @@ static void reset_by_command(struct sim *sim)
 	disable(sim);
 	if (drops)
 		mr_sim_program_drop(sim);
+}
+
+int mr_sim_reset_asked(const struct sim *sim)
+{
+	return load(&sim->function_reset) &&
+	       __atomic_load_n(&sim->inject.link, __ATOMIC_SEQ_CST) != SIM_REMOVED;
 }
 
 int mr_sim_regs_poll(struct sim *sim)

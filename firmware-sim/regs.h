@@ -39,6 +39,8 @@ uint32_t mr_sim_reg_read(struct sim *sim, uint32_t offset);
 void mr_sim_reg_write(struct sim *sim, uint32_t offset, uint32_t value);
 void mr_sim_doorbell(struct sim *sim, uint32_t queue, uint32_t offset, uint32_t value);
 
+/* 1 = a function-level reset is asked for, and the device is there to feel it. */
+int mr_sim_reset_asked(const struct sim *sim);
 /* The device's thread: acts on a change of CONTROL, and on resets. Returns 1 where there was one. */
 int mr_sim_regs_poll(struct sim *sim);
 

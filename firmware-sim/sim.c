@@ -61,7 +61,11 @@ static int port_reset(void *ctx)
 	const struct timespec nap = {.tv_nsec = 100000};
 	struct sim *sim = ctx;
 
+	if (__atomic_load_n(&sim->inject.link, __ATOMIC_SEQ_CST) == SIM_REMOVED)
+		return MR_E_DISCONNECTED;
 	__atomic_store_n(&sim->function_reset, 1, __ATOMIC_SEQ_CST);
+	if (sim->manual)
+		mr_sim_thread_turn(sim);
 	mr_sim_wake(sim);
 	for (int i = 0; i < 100000; i++) {
 		if (!__atomic_load_n(&sim->function_reset, __ATOMIC_SEQ_CST))
@@ -73,6 +77,8 @@ static int port_reset(void *ctx)
 
 static void destroy(struct sim *sim)
 {
+	mr_sim_inject_stop(sim);
+	free(sim->damage);
 	mr_sim_regs_fini(&sim->regs);
 	pthread_mutex_destroy(&sim->mail.lock);
 	mr_sim_program_drop(sim);
@@ -143,6 +149,31 @@ static int load_chip(struct sim *sim, const struct mr_sim_options *o)
 	return status;
 }
 
+/* @list's sram faults go to programs, the others to the device. */
+static int take_faults(struct sim *sim, const char *list)
+{
+	size_t n = strlen(list);
+	char *damage = malloc(n + 1), *others = malloc(n + 1);
+	struct sim_faults faults;
+	int status = damage && others && n ? 0 : n ? MR_E_NO_MEMORY : MR_E_INVALID;
+
+	if (!status) {
+		mr_sim_fault_split(list, damage, others);
+		status = *damage ? mr_sim_fault_check(damage) : 0;
+	}
+	if (!status)
+		status = mr_sim_faults_parse(others, &faults);
+	if (!status)
+		status = mr_sim_inject_add(sim, &faults);
+	if (!status && *damage) {
+		sim->program.fault = sim->damage = damage;
+		damage = NULL;
+	}
+	free(damage);
+	free(others);
+	return status;
+}
+
 static int init(struct sim *sim, const struct mr_sim_options *o)
 {
 	int status = load_chip(sim, o);
@@ -150,7 +181,9 @@ static int init(struct sim *sim, const struct mr_sim_options *o)
 	sim->chips = o->chips ? o->chips : 2;
 	sim->slots_max = o->slots ? o->slots : 256;
 	sim->spin_us = o->spin_us ? o->spin_us : 30;
-	sim->program.fault = o->fault;
+	sim->manual = o->manual;
+	sim->now_us = o->now_us;
+	sim->clock_arg = o->clock_arg;
 	for (uint32_t i = 0; i < SIM_VECTORS; i++)
 		sim->vector_fd[i] = -1;
 	if (status)
@@ -159,8 +192,9 @@ static int init(struct sim *sim, const struct mr_sim_options *o)
 		snprintf(o->why, o->why_bytes, "chips, slots, fault or kernels");
 	if (sim->chips > SIM_CHIPS_MAX || sim->slots_max > 65536)
 		return MR_E_INVALID;
-	if (o->fault && mr_sim_fault_check(o->fault))
-		return MR_E_INVALID;
+	status = o->fault ? take_faults(sim, o->fault) : 0;
+	if (status)
+		return status;
 	sim->kernels = mr_kernels_select(o->kernels);
 	if (!sim->kernels)
 		return MR_E_NOT_SUPPORTED;
@@ -179,6 +213,7 @@ int mr_sim_create(const struct mr_sim_options *options, struct mr_lpu_port *port
 		return MR_E_NO_MEMORY;
 	}
 	pthread_mutex_init(&sim->mail.lock, NULL);
+	mr_sim_inject_start(sim, options->seed);
 	mr_sim_log_start(&sim->log);
 	mr_sim_features_reset(&sim->features);
 	mr_sim_firmware_start(&sim->firmware);
@@ -199,6 +234,29 @@ int mr_sim_create(const struct mr_sim_options *options, struct mr_lpu_port *port
 static struct sim *sim_of(const struct mr_lpu_port *port)
 {
 	return port->ops == &port_ops ? port->ctx : NULL;
+}
+
+int mr_sim_fault(const struct mr_lpu_port *port, const char *list)
+{
+	struct sim *sim = sim_of(port);
+	struct sim_faults faults;
+	int status = sim ? mr_sim_faults_parse(list, &faults) : MR_E_NOT_SUPPORTED;
+
+	return status ? status : mr_sim_inject_add(sim, &faults);
+}
+
+uint64_t mr_sim_injected(const struct mr_lpu_port *port, enum mr_sim_fault_kind kind)
+{
+	struct sim *sim = sim_of(port);
+
+	return sim ? __atomic_load_n(&sim->inject.injected[kind], __ATOMIC_RELAXED) : 0;
+}
+
+int mr_sim_turn(const struct mr_lpu_port *port)
+{
+	struct sim *sim = sim_of(port);
+
+	return sim && sim->manual ? mr_sim_thread_turn(sim) : 0;
 }
 
 int mr_sim_doorbell_fd(const struct mr_lpu_port *port, size_t *bytes)

@@ -28,9 +28,13 @@ void mr_sim_wake(struct sim *sim)
 	}
 }
 
-static int turn(struct sim *sim)
+int mr_sim_thread_turn(struct sim *sim)
 {
-	int work = mr_sim_mail_poll(sim) | mr_sim_regs_poll(sim) | mr_sim_sense_run(sim);
+	int faults = mr_sim_inject_turn(sim);
+	/* Hung, or out of reach: a function-level reset is all that is felt. */
+	if (faults < 0)
+		return mr_sim_mail_poll(sim) | (mr_sim_reset_asked(sim) && mr_sim_regs_poll(sim));
+	int work = faults | mr_sim_mail_poll(sim) | mr_sim_regs_poll(sim) | mr_sim_sense_run(sim);
 
 	for (uint32_t i = 0; i <= SIM_IO_QUEUES && !sim->fatal; i++)
 		if (mr_sim_queue_ready(sim, &sim->queue[i]))
@@ -46,6 +50,11 @@ static int must_run(struct sim *sim)
 	uint32_t want = __atomic_load_n(&sim->regs.control, __ATOMIC_SEQ_CST);
 	uint32_t status = __atomic_load_n(&sim->regs.status, __ATOMIC_SEQ_CST);
 
+	if (sim->inject.hung || sim_inject_gone(&sim->inject))
+		return __atomic_load_n(&sim->stop, __ATOMIC_SEQ_CST) ||
+		       __atomic_load_n(&sim->mail.kind, __ATOMIC_SEQ_CST) || mr_sim_reset_asked(sim);
+	if (mr_sim_inject_ready(sim))
+		return 1;
 	if (__atomic_load_n(&sim->stop, __ATOMIC_SEQ_CST) || !want != !status ||
 	    __atomic_load_n(&sim->mail.kind, __ATOMIC_SEQ_CST) ||
 	    __atomic_load_n(&sim->function_reset, __ATOMIC_SEQ_CST) || sim->reset_asked ||
@@ -74,6 +83,9 @@ static uint64_t bound_us(struct sim *sim, uint64_t idle_us)
 	uint64_t nap = idle_us < 8000 ? idle_us / 8 : 1000;
 	if (__atomic_load_n(&sim->regs.polled, __ATOMIC_RELAXED) && bound > nap)
 		bound = nap;
+	uint64_t held = mr_sim_inject_wait_us(sim);
+	if (held && held < bound)
+		bound = held;
 	for (uint32_t i = 0; i <= SIM_IO_QUEUES; i++) {
 		uint64_t left = mr_sim_queue_timer(sim, &sim->queue[i], now);
 		if (left && left < bound)
@@ -111,7 +123,7 @@ static void *run(void *arg)
 	prctl(PR_SET_TIMERSLACK, 1000ul); /* naps of microseconds, not of 50 more */
 	mr_numerics_enter();
 	while (!__atomic_load_n(&sim->stop, __ATOMIC_SEQ_CST)) {
-		if (turn(sim)) {
+		if (mr_sim_thread_turn(sim)) {
 			worked = 0;
 			continue;
 		}
@@ -130,6 +142,10 @@ static void *run(void *arg)
 
 int mr_sim_thread_start(struct sim *sim, int cpu)
 {
+	if (sim->manual) {
+		mr_numerics_enter();
+		return 0;
+	}
 	if (pthread_create(&sim->thread, NULL, run, sim))
 		return MR_E_NO_MEMORY;
 	pthread_setname_np(sim->thread, "lpu-sim");
@@ -144,6 +160,8 @@ int mr_sim_thread_start(struct sim *sim, int cpu)
 
 void mr_sim_thread_stop(struct sim *sim)
 {
+	if (sim->manual)
+		return;
 	__atomic_store_n(&sim->stop, 1, __ATOMIC_SEQ_CST);
 	mr_sim_wake(sim);
 	pthread_join(sim->thread, NULL);

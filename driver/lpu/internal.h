@@ -73,6 +73,7 @@ struct decode_entry {
 	uint32_t slot, generation;
 	uint32_t position; /* of its next record */
 	uint32_t stopped;
+	uint32_t spoilt; /* a record was: what follows it is nobody's */
 	uint64_t cycles; /* at its last record */
 	float *logits;   /* of the next record, or NULL */
 };

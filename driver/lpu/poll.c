@@ -70,53 +70,55 @@ static void advance(struct lpu *lpu, struct pending *p)
 	p->step = p->steps; /* all have stopped: no further record */
 }
 
+enum record_is { GOOD, BAD, IDLE };
+
 /*
- * A record of a DECODE: 0, or 1 where it cannot be. It takes the place of the one that was due either way, so
- * that a spoilt record does not make those after it look spoilt.
+ * A record of a DECODE. One that cannot be takes the place of the one that was due, so that those after it do
+ * not look spoilt too; but for its entry they come to nothing, for the token between is missing.
  */
-static int decoded(struct lpu *lpu, struct pending *p, const struct mr_lpu_record *r,
+static enum record_is decoded(struct lpu *lpu, struct pending *p, const struct mr_lpu_record *r,
 		   struct mr_event *event)
 {
 	struct decode_entry *d = &lpu->decodes[p->entry_first + p->cursor];
 	uint32_t stopped = (r->status & MR_LPU_RECORD_STOPPED) != 0;
 
 	if (p->step >= p->steps)
-		return 1;
-	if (r->slot != d->slot || r->generation != d->generation || r->position != d->position ||
-	    r->token >= lpu->vocab || r->status & ~MR_LPU_RECORD_STOPPED) {
-		d->position++;
-		if (d->logits)
-			d->logits = (float *)(void *)((uint8_t *)d->logits + lpu->row_bytes);
-		advance(lpu, p);
-		return 1;
-	}
+		return BAD;
+	int bad = r->slot != d->slot || r->generation != d->generation ||
+		  r->position != d->position || r->token >= lpu->vocab ||
+		  r->status & ~MR_LPU_RECORD_STOPPED || r->cycle < p->cycles || isnan(r->logprob);
 	event->stopped = stopped;
 	event->cycles = r->cycle - d->cycles;
 	event->logits = d->logits;
-	d->cycles = r->cycle;
+	if (!bad)
+		d->cycles = r->cycle;
 	d->position++;
-	d->stopped = stopped;
+	d->stopped = stopped && !bad;
+	d->spoilt |= (uint32_t)bad;
 	if (d->logits)
 		d->logits = (float *)(void *)((uint8_t *)d->logits + lpu->row_bytes);
 	advance(lpu, p);
-	return 0;
+	return bad ? BAD : d->spoilt ? IDLE : GOOD;
 }
 
-/* A record of a SCORE: 0, or 1 where it cannot be. */
-static int scored(struct pending *p, const struct mr_lpu_record *r, struct mr_event *event)
+/* A record of a SCORE, in the same way. */
+static enum record_is scored(struct pending *p, const struct mr_lpu_record *r,
+			     struct mr_event *event)
 {
-	if (!p->given_count || r->slot != p->slot || r->generation != p->generation ||
-	    r->position != p->position || r->token != *p->given || r->status)
-		return 1;
+	if (!p->given_count)
+		return BAD;
+	int bad = r->slot != p->slot || r->generation != p->generation ||
+		  r->position != p->position || r->token != *p->given || r->status ||
+		  r->cycle < p->cycles || isnan(r->logprob);
 	event->cycles = r->cycle - p->cycles;
 	p->position++;
 	p->given++;
 	p->given_count--;
-	return 0;
+	return bad ? BAD : p->status ? IDLE : GOOD;
 }
 
-/* One record to @event. 0, or 1 where it is none that @p could make (then no event). */
-static int take_record(struct lpu *lpu, struct pending *p, const struct mr_lpu_record *shared,
+/* One record: to @event where it is GOOD. */
+static enum record_is take_record(struct lpu *lpu, struct pending *p, const struct mr_lpu_record *shared,
 		       struct mr_event *event)
 {
 	/* Read once: the device could write it again. */
@@ -126,7 +128,7 @@ static int take_record(struct lpu *lpu, struct pending *p, const struct mr_lpu_r
 	lpu->seen.records++;
 	mr_count(MR_M_lpu_records, 1);
 	if (!p || p->kind < PENDING_DECODE)
-		return 1;
+		return BAD;
 	p->records++;
 	*event = (struct mr_event){
 		.type = MR_EVENT_TOKEN,
@@ -136,13 +138,13 @@ static int take_record(struct lpu *lpu, struct pending *p, const struct mr_lpu_r
 		.token = r.token,
 		.logprob = r.logprob,
 	};
-	if (r.cycle < p->cycles || isnan(r.logprob) ||
-	    (p->kind == PENDING_DECODE ? decoded(lpu, p, &r, event) : scored(p, &r, event))) {
+	enum record_is is = p->kind == PENDING_DECODE ? decoded(lpu, p, &r, event)
+						      : scored(p, &r, event);
+	if (is == BAD)
 		p->status = MR_E_PROTOCOL;
-		return 1;
-	}
-	p->cycles = r.cycle;
-	return 0;
+	else
+		p->cycles = r.cycle;
+	return is;
 }
 
 /* What @p's end says about its slots: one that stopped early holds less than was expected of it. */
@@ -289,6 +291,7 @@ static enum stepped step(struct lpu *lpu, struct mr_event *event)
 		record = peek_record(lpu);
 	if (there && (!record || p->kind < PENDING_DECODE || p->records >= c.result)) {
 		int status = verdict(lpu, p, &c);
+		/* Where a record was bad, that is counted already. */
 		if (status == MR_E_PROTOCOL && p->status != MR_E_PROTOCOL)
 			mr_count(MR_M_lpu_bad_completion, 1);
 		lpu->cq_head += shared != NULL;
@@ -296,10 +299,11 @@ static enum stepped step(struct lpu *lpu, struct mr_event *event)
 	}
 	if (!record)
 		return NOTHING;
-	if (take_record(lpu, p, record, event)) {
+	enum record_is is = take_record(lpu, p, record, event);
+	if (is == BAD)
 		mr_count(MR_M_lpu_bad_record, 1);
+	if (is != GOOD)
 		return DROPPED;
-	}
 	event->seen_ns = mr_lpu_monotonic_ns(NULL);
 	return EVENT;
 }
