@@ -230,10 +230,11 @@ int mr_sim_queue_record(struct sim *sim, struct sim_queue *q, struct mr_lpu_reco
 	uint64_t at =
 		q->record_iova + (uint64_t)(q->record_tail % q->record_entries) * sizeof(*record);
 
-	mr_sim_inject_record(sim, q, record);
 	/* Never 0: a ring has 2 entries or more, so laps end before 2^32. */
 	record->phase = q->record_tail / q->record_entries + 1;
-	int status = mr_sim_dma_publish(&sim->dma, at, record, sizeof(*record));
+	struct mr_lpu_record out = *record; /* what a fault does to it is not what the device goes on with */
+	mr_sim_inject_record(sim, q, &out);
+	int status = mr_sim_dma_publish(&sim->dma, at, &out, sizeof(out));
 	if (status)
 		return status;
 	q->record_tail++;

@@ -265,6 +265,21 @@ static int stray(struct lpu *lpu, const struct mr_lpu_completion *c)
 	return 1;
 }
 
+/* @p can make no further record. */
+static int recorded(const struct pending *p)
+{
+	return p->kind < PENDING_DECODE || (p->kind == PENDING_DECODE && p->step >= p->steps) ||
+	       (p->kind == PENDING_SCORE && !p->given_count);
+}
+
+static void lose_command(struct lpu *lpu, int status)
+{
+	mr_count(MR_M_lpu_lost_commands, 1);
+	mr_lpu_say(lpu, "%s has lost a command, or its completion", lpu->dev.caps.name);
+	mr_recover_lose(&lpu->recover);
+	lpu->lost = status;
+}
+
 enum stepped { NOTHING = -1, DROPPED = 0, ENDED, EVENT };
 
 /* What is next: an event into @event, a command that ended without one, an entry dropped, or nothing. */
@@ -299,6 +314,11 @@ static enum stepped step(struct lpu *lpu, struct mr_event *event)
 	}
 	if (!record)
 		return NOTHING;
+	/* A later command's, and so seen after the completion that is not there. */
+	if (p && !there && recorded(p)) {
+		lose_command(lpu, MR_E_PROTOCOL);
+		return NOTHING;
+	}
 	enum record_is is = take_record(lpu, p, record, event);
 	if (is == BAD)
 		mr_count(MR_M_lpu_bad_record, 1);
@@ -336,14 +356,11 @@ static void note_loss(struct lpu *lpu)
 /* No progress for long: is the device slow, or gone? */
 static void watch(struct lpu *lpu)
 {
-	uint32_t slow = lpu->recover.slow;
-
 	/* A loop that sleeps polls rarely: then each empty poll looks. */
 	if (lpu->sq_done == lpu->sq_tail || (!lpu->slept && ++lpu->idle_polls % STALL_POLLS))
 		return;
 	lpu->slept = 0;
 	lpu->lost = mr_recover_tick(&lpu->recover);
-	mr_count(MR_M_lpu_slow, lpu->recover.slow - slow);
 	note_loss(lpu);
 }
 
@@ -356,10 +373,7 @@ static void in_vain(struct lpu *lpu)
 	lpu->abort_vain = 0;
 	if (lpu->recover.state != MR_RECOVER_ABORT || peek_record(lpu) || peek_completion(lpu))
 		return;
-	mr_count(MR_M_lpu_lost_commands, 1);
-	mr_lpu_say(lpu, "%s has lost a command, or its completion", lpu->dev.caps.name);
-	mr_recover_lose(&lpu->recover);
-	lpu->lost = MR_E_TIMEOUT;
+	lose_command(lpu, MR_E_TIMEOUT);
 }
 
 int mr_lpu_settle(struct lpu *lpu)
@@ -389,8 +403,11 @@ int mr_lpu_poll(struct mr_device *dev, struct mr_event *events, uint32_t max)
 	uint32_t n = 0, dropped = 0;
 	int done = 0;
 
+	/* One that was given up still tells what its last reset ended. */
+	while (lpu->lost && n < max && lpu->ended_next < lpu->ended_count)
+		n += step(lpu, &events[n]) == EVENT;
 	if (lpu->lost)
-		return lpu->lost;
+		return n ? (int)n : lpu->lost;
 	/* Logits handed out by the last poll end here. */
 	fifo_give(&lpu->row_room, lpu->rows_done);
 	mr_lpu_ring(lpu);
@@ -406,12 +423,17 @@ int mr_lpu_poll(struct mr_device *dev, struct mr_event *events, uint32_t max)
 	}
 	tell(lpu);
 	mr_lpu_events_look(lpu);
-	if (done)
+	if (lpu->lost)
+		return (int)n;
+	if (done) {
+		uint32_t slow = lpu->recover.slow;
 		mr_recover_progress(&lpu->recover);
-	else if (mr_lpu_bus_lost(lpu))
+		mr_count(MR_M_lpu_slow, lpu->recover.slow - slow);
+	} else if (mr_lpu_bus_lost(lpu)) {
 		lpu->lost = mr_lpu_bus_lost(lpu); /* what had come before was told first */
-	else
+	} else {
 		watch(lpu);
+	}
 	if (lpu->abort_vain)
 		in_vain(lpu);
 	return (int)n;
@@ -433,24 +455,27 @@ int mr_lpu_arm(struct mr_device *dev)
 {
 	struct lpu *lpu = lpu_of(dev);
 	uint64_t count;
+	ssize_t drained = -1;
 
 	if (lpu->lost || lpu->ended_next < lpu->ended_count)
 		return 1;
 	lpu->slept = 1;
 	mr_lpu_ring(lpu);
 	/* What an earlier arming left: the descriptor is not blocking, and empty is as good. */
-	ssize_t drained = read(dev->wait_fd, &count, sizeof(count));
+	if (lpu->armed == 2 || !(peek_record(lpu) || peek_completion(lpu)))
+		drained = read(dev->wait_fd, &count, sizeof(count));
 	/* Entries came since that arming, and nobody said so. Coalescing may yet say it. */
 	if (lpu->armed == 2 && drained < 0 && !lpu->coalesce)
 		mr_count(MR_M_lpu_lost_interrupts, 1);
-	lpu->armed = 1;
+	lpu->armed = 0;
+	if (peek_record(lpu) || peek_completion(lpu))
+		return 1; /* no need to ask for what nobody will wait for */
 	lpu->bus->ops->doorbell(lpu->bus, IO_QUEUE, MR_LPU_DB_ARM, 1);
 	/* The read returns when the doorbell has arrived; then the rings are looked at once more. */
 	lpu->bus->ops->reg_read(lpu->bus, MR_LPU_REG_STATUS);
 	full_fence();
-	if (!peek_record(lpu) && !peek_completion(lpu))
-		return mr_lpu_bus_lost(lpu) != 0;
-	/* These came before the arming, or without its interrupt as yet. */
-	lpu->armed = 0;
-	return 1;
+	if (peek_record(lpu) || peek_completion(lpu))
+		return 1; /* with or without an interrupt */
+	lpu->armed = 1;
+	return mr_lpu_bus_lost(lpu) != 0;
 }

@@ -6,6 +6,7 @@
 
 void mr_recover_progress(struct mr_recover *r)
 {
+	r->slow += r->state == MR_RECOVER_WATCH && r->waited;
 	if (r->state == MR_RECOVER_WATCH || r->state == MR_RECOVER_ABORT)
 		r->state = MR_RECOVER_IDLE;
 }
@@ -40,7 +41,7 @@ static int look(struct mr_recover *r, uint64_t now)
 	r->alive = beat != r->beat;
 	r->beat = beat;
 	if (r->alive && now - r->first_ns < r->slow_ns) {
-		r->slow += r->since_ns == r->first_ns;
+		r->waited = 1;
 		r->since_ns = now;
 		return 0;
 	}
@@ -60,6 +61,7 @@ int mr_recover_tick(struct mr_recover *r)
 	case MR_RECOVER_IDLE:
 		r->beat = r->ops->heartbeat(r->ctx);
 		r->first_ns = r->seen_ns = now;
+		r->waited = 0;
 		enter(r, MR_RECOVER_WATCH, now);
 		return 0;
 	case MR_RECOVER_WATCH:

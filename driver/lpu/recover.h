@@ -52,7 +52,8 @@ struct mr_recover {
 	uint64_t seen_ns;            /* of the last look at STATUS */
 	uint32_t beat, alive; /* HEARTBEAT at the latest look, and whether it had moved */
 	uint32_t said;        /* STATUS at the latest look */
-	uint32_t slow;        /* times that stall_ns passed and the heart beat */
+	uint32_t waited;      /* stall_ns passed, and the heart beat */
+	uint32_t slow;        /* times that it did, and progress came in the end */
 	uint32_t stalls, aborts, controller_resets, function_resets;
 };
 

@@ -41,8 +41,11 @@ static void conclude(struct mr_sched *s, struct sequence *q)
 		mr_kv_release(s, q, PRE);
 		q->fed = q->count - 1;
 		mr_kv_publish(s, q, DEC, q->fed);
-		q->entry->joined_ns = now_ns(s);
-		mr_histogram_add(MR_H_handover, q->entry->joined_ns - q->entry->prefilled_ns);
+		if (!q->entry->first_ns) {
+			q->entry->joined_ns = now_ns(s);
+			mr_histogram_add(MR_H_handover,
+					 q->entry->joined_ns - q->entry->prefilled_ns);
+		}
 		mr_sched_ready(s, q);
 		return;
 	}

@@ -13,8 +13,11 @@
 static void complete(struct mr_sched *s, struct sequence *q)
 {
 	mr_sched_dequeue(s, q);
-	q->entry->prefilled_ns = now_ns(s);
-	mr_histogram_add(MR_H_prefill, q->entry->prefilled_ns - q->entry->start_ns);
+	/* What is computed again after its first token keeps the times that it had. */
+	if (!q->entry->first_ns) {
+		q->entry->prefilled_ns = now_ns(s);
+		mr_histogram_add(MR_H_prefill, q->entry->prefilled_ns - q->entry->start_ns);
+	}
 	mr_kv_publish(s, q, prefill_pool(s), q->written);
 	if (!s->shared) {
 		mr_sched_move(s, q, HANDOVER, NULL);
@@ -104,9 +107,11 @@ static int start(struct mr_sched *s, struct sequence *q)
 	if (s->claim[q->class] == q)
 		s->claim[q->class] = NULL;
 	mr_sched_set_state(s, q, PREFILLING);
-	q->entry->reused = q->written;
-	q->entry->start_ns = now_ns(s);
-	mr_histogram_add(MR_H_queue, q->entry->start_ns - q->entry->submit_ns);
+	if (!q->entry->first_ns) {
+		q->entry->reused = q->written;
+		q->entry->start_ns = now_ns(s);
+		mr_histogram_add(MR_H_queue, q->entry->start_ns - q->entry->submit_ns);
+	}
 	if (!s->shared) {
 		for (uint32_t l = 0; l < s->layers; l++)
 			q->ready[l] = q->written;

@@ -299,8 +299,18 @@ static void resets_escalate_and_end(void **state)
 	from = w.liar.clock;
 	assert_int_not_equal(w.dev->admin->reset(w.dev), 0);
 	assert_true(w.liar.clock - from < 20 * 1000000);         /* it is not waited for */
-	assert_int_equal(w.dev->admin->reset(w.dev), MR_E_BUSY); /* its event waits */
+	assert_int_equal(w.dev->admin->reset(w.dev), MR_E_BUSY); /* its event waits, */
+	assert_int_equal(w.dev->work->poll(w.dev, e, 4), 1);     /* and is told */
+	assert_int_equal(e[0].tag, 4);
+	assert_int_equal(e[0].status, MR_E_DEVICE);
 	assert_true(w.dev->work->poll(w.dev, e, 1) < 0);
+	/* Put back, it works again. */
+	w.liar.gone = 0;
+	assert_int_equal(w.dev->admin->reset(w.dev), 0);
+	w.liar.decode = honest;
+	entry.slot = lpu_rig_slot(w.dev, 64);
+	assert_int_equal(w.dev->work->decode(w.dev, &entry, 1, 1, 5), 0);
+	assert_int_equal(lpu_rig_wait(w.dev, 5, e, 4), 2);
 	close_world(&w);
 }
 
