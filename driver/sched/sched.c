@@ -264,6 +264,22 @@ static void go_on(struct mr_sched *s, struct sequence *q, enum pool_id id, int32
 		mr_sched_end(s, q, status, MR_FINISH_ERROR);
 }
 
+/* Chunks name tokens of sequences that will not be for much longer: their ends are waited for. */
+static void end_chunks(struct mr_sched *s)
+{
+	uint64_t until = mr_clock_monotonic.now_ns(NULL) + DESTROY_WAIT_NS;
+	struct mr_event events[EVENTS_A_POLL];
+
+	while (s->chunks && mr_clock_monotonic.now_ns(NULL) < until) {
+		int count = s->prefill->work->poll(s->prefill, events, EVENTS_A_POLL);
+
+		if (count < 0)
+			return; /* lost as well: nothing is under way there */
+		for (int i = 0; i < count; i++)
+			s->chunks -= events[i].type == MR_EVENT_DONE && s->chunks;
+	}
+}
+
 /*
  * A device that is lost is reset; work that was posted to it then ends by its DONE events. Where it does not
  * come back, no event will, nothing of it can touch a sequence any more, and all that goes on ends here.
@@ -275,6 +291,8 @@ static void on_lost(struct mr_sched *s, struct mr_device *dev, int status)
 	int back = dev->admin->reset(dev);
 
 	if (back < 0) {
+		if (id == DEC && !s->shared)
+			end_chunks(s);
 		s->dead = status;
 		s->batch_count = 0;
 		s->chunks = 0;
