@@ -215,6 +215,12 @@ REQUESTS ?= 1000000
 soak-sched: $(O)/tests/test_sched_soak
 	$(Q)MR_SEED=$(SEED) MR_REQUESTS=$(REQUESTS) $<
 
+## soak       faults of the LPU through the whole stack, in virtual time: SEED=n (1), FAULTS=n (10000)
+FAULTS ?= 10000
+.PHONY: soak
+soak: $(O)/tests/test_lpu_soak
+	$(Q)MR_SEED=$(SEED) MR_FAULTS=$(FAULTS) $<
+
 ## fuzz       build the fuzz targets with clang's libFuzzer and run each for FUZZ_SECONDS (30)
 FUZZ_SECONDS ?= 30
 .PHONY: fuzz

@@ -23,6 +23,9 @@ static void arm_due(struct sim_inject *f)
 	if (!__atomic_load_n(&f->fresh, __ATOMIC_ACQUIRE))
 		return;
 	pthread_mutex_lock(&f->lock);
+	if (f->off)
+		memset(f->armed, 0, sizeof(f->armed));
+	f->off = 0;
 	for (uint32_t i = 0; i < f->count;) {
 		const struct sim_fault w = f->waiting[i];
 		if (w.at > f->units[w.unit]) {

@@ -37,7 +37,8 @@ struct sim_inject {
 	struct sim_fault waiting[SIM_FAULTS_MAX];
 	uint32_t count;
 	/* any thread, atomic */
-	uint32_t fresh; /* 1 = something was added to waiting */
+	uint32_t fresh; /* 1 = something is in waiting, or "off" was said */
+	uint32_t off;   /* 1 = what is armed is to be forgotten */
 	uint32_t link;  /* enum sim_link */
 	uint64_t injected[MR_SIM_FAULT_KINDS];
 	/* the device thread's */
@@ -60,9 +61,9 @@ struct sim_inject {
 struct sim_faults {
 	struct sim_fault fault[SIM_FAULTS_MAX];
 	uint32_t count;
-	uint64_t every; /* random=..., 0 = none */
+	uint64_t every; /* random=..., 0 = nothing said */
 	uint32_t kinds;
-	int plug;
+	int plug, off;
 };
 
 /* 0, MR_E_INVALID, MR_E_FULL (too many), MR_E_NOT_FOUND or MR_E_TOO_LARGE (a script). */

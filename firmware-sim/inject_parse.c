@@ -113,6 +113,8 @@ static int parse_one(struct text *t, struct sim_faults *out)
 		return parse_random(t, out);
 	if (is(word, "plug"))
 		return !(out->plug = 1);
+	if (is(word, "off"))
+		return !(out->off = 1);
 	if (kind < 0)
 		return MR_E_INVALID;
 	f.kind = (enum mr_sim_fault_kind)kind;
@@ -212,6 +214,11 @@ int mr_sim_inject_add(struct sim *sim, const struct sim_faults *faults)
 	int status = 0;
 
 	pthread_mutex_lock(&f->lock);
+	if (faults->off) {
+		f->count = 0;
+		f->off = 1;
+		__atomic_store_n(&f->every, 0, __ATOMIC_RELEASE);
+	}
 	if (faults->count > SIM_FAULTS_MAX - f->count)
 		status = MR_E_FULL;
 	for (uint32_t i = 0; !status && i < faults->count; i++)
@@ -220,7 +227,7 @@ int mr_sim_inject_add(struct sim *sim, const struct sim_faults *faults)
 		f->kinds = faults->kinds;
 		__atomic_store_n(&f->every, faults->every, __ATOMIC_RELEASE);
 	}
-	if (f->count)
+	if (f->count || f->off)
 		__atomic_store_n(&f->fresh, 1, __ATOMIC_RELEASE);
 	pthread_mutex_unlock(&f->lock);
 	if (!status && faults->plug) {

@@ -51,6 +51,7 @@ struct mr_sim_options {
 	 * And faults of the device as such:
 	 *   KIND[@[UNIT:]N][=MICROSECONDS]     one of enum mr_sim_fault_kind by name, once
 	 *   random=EVERY[:KIND+KIND...]        one of these (of all) about every EVERY commands, by @seed
+	 *   off                                forgets what waits and what is random
 	 *   plug                               puts a device back that was removed
 	 *   @FILE                              alone: the same from a file, one a line; # begins a comment
 	 * It strikes at the first chance that its kind has from the N-th UNIT on (command, completion, step; of
