@@ -32,6 +32,15 @@ static void refuse(char *out, int status, const char *text)
 		 text ? text : mr_strerror(status));
 }
 
+static void count_faults(const struct lpu_control *c, char *out)
+{
+	size_t n = (size_t)snprintf(out, LPU_CONTROL_LINE, "ok");
+
+	for (uint32_t k = 0; k < MR_SIM_FAULT_KINDS && n < LPU_CONTROL_LINE; k++)
+		n += (size_t)snprintf(out + n, LPU_CONTROL_LINE - n, " %s=%" PRIu64,
+				      mr_sim_fault_name(k), mr_sim_injected(&c->port, k));
+}
+
 static void act(const struct lpu_control *c, const char *line, char *out)
 {
 	unsigned chip, value;
@@ -53,8 +62,17 @@ static void act(const struct lpu_control *c, const char *line, char *out)
 			refuse(out, status, NULL);
 		else
 			snprintf(out, LPU_CONTROL_LINE, "ok");
+	} else if (!strncmp(line, "fault ", 6)) {
+		status = mr_sim_fault(&c->port, line + 6);
+		if (status)
+			refuse(out, status, NULL);
+		else
+			snprintf(out, LPU_CONTROL_LINE, "ok");
+	} else if (!strcmp(line, "faults")) {
+		count_faults(c, out);
 	} else {
-		refuse(out, MR_E_INVALID, "poke CHIP ADDRESS VALUE, or damage LIST");
+		refuse(out, MR_E_INVALID,
+		       "poke CHIP ADDRESS VALUE, damage LIST, fault LIST, or faults");
 	}
 }
 

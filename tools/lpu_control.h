@@ -2,7 +2,9 @@
 /*
  * The control socket of `millrace lpu sim`: one line in, one line out, one connection at a time. For tests.
  *   poke CHIP ADDRESS VALUE   changes a byte of SRAM: "ok OLD"
- *   damage LIST               applies --fault's language to the active program: "ok"
+ *   damage LIST               applies the sram faults of --fault's language to the active program: "ok"
+ *   fault LIST                hands the others over to the device: "ok"
+ *   faults                    how many of each have struck: "ok late=N lost=N ..."
  * What cannot be done is answered with "error NAME text".
  */
 #ifndef MR_TOOLS_LPU_CONTROL_H

@@ -118,8 +118,8 @@ static uint32_t liar_read(void *ctx, uint32_t offset)
 		return UINT32_MAX;
 	if (offset == MR_LPU_REG_HEARTBEAT)
 		return l->beat += l->beats;
-	return offset == MR_LPU_REG_MAGIC        ? MR_LPU_MAGIC
-	       : offset == MR_LPU_REG_VERSION    ? MR_LPU_VERSION
+	return offset == MR_LPU_REG_MAGIC        ? (l->magic ? l->magic : MR_LPU_MAGIC)
+	       : offset == MR_LPU_REG_VERSION    ? (l->version ? l->version : MR_LPU_VERSION)
 	       : offset == MR_LPU_REG_CAPS       ? 14
 	       : offset == MR_LPU_REG_STATUS     ? l->ready
 	       : offset == MR_LPU_REG_TIMEOUT_MS ? 100
