@@ -104,7 +104,7 @@ struct sim {
 int mr_sim_thread_start(struct sim *sim, int cpu);
 void mr_sim_thread_stop(struct sim *sim);
 int mr_sim_thread_turn(struct sim *sim); /* one round: 0 = there was nothing to do */
-void mr_sim_wake(struct sim *sim); /* any thread; after whatever the device is to see */
+void mr_sim_wake(struct sim *sim);       /* any thread; after whatever the device is to see */
 
 /* queue.c: takes commands, writes completions and records. */
 int mr_sim_queue_ready(struct sim *sim,
@@ -115,7 +115,8 @@ int mr_sim_queue_record(struct sim *sim, struct sim_queue *q, struct mr_lpu_reco
 void mr_sim_queue_complete(struct sim *sim, struct sim_queue *q, uint32_t request, int status,
 			   uint32_t result);
 /* Writes @entry as @q's next: its request, status and result. */
-void mr_sim_queue_write(struct sim *sim, struct sim_queue *q, const struct mr_lpu_completion *entry);
+void mr_sim_queue_write(struct sim *sim, struct sim_queue *q,
+			const struct mr_lpu_completion *entry);
 void mr_sim_queue_look(struct sim *sim, struct sim_queue *q); /* takes the host's indices */
 uint32_t mr_sim_queue_room(const struct sim_queue *q); /* completions that there is room for */
 /* Raises a vector that coalescing held back for long enough. Microseconds until it will be, 0 = none. */

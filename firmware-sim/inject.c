@@ -252,7 +252,8 @@ int mr_sim_inject_vector(struct sim *sim, const struct sim_queue *q)
 /* A command waits that ends as soon as it is begun. */
 static int quick_next(struct sim *sim, struct sim_queue *q)
 {
-	uint64_t at = q->sq_iova + (uint64_t)(q->sq_head % q->entries) * sizeof(struct mr_lpu_command);
+	uint64_t at =
+		q->sq_iova + (uint64_t)(q->sq_head % q->entries) * sizeof(struct mr_lpu_command);
 	struct mr_lpu_head head;
 
 	if (q->sq_head == q->sq_tail || mr_sim_dma_read(&sim->dma, at, &head, sizeof(head)))
@@ -263,8 +264,8 @@ static int quick_next(struct sim *sim, struct sim_queue *q)
 /* No word of it that a check could not see, and no request that another command could have. */
 static void corrupt(struct sim_inject *f, struct mr_lpu_completion *e, uint32_t opcode)
 {
-	int counted = !e->status && e->result &&
-		      (opcode == MR_LPU_DECODE || opcode == MR_LPU_SCORE);
+	int counted =
+		!e->status && e->result && (opcode == MR_LPU_DECODE || opcode == MR_LPU_SCORE);
 
 	switch (draw(f) % (counted ? 3 : 2)) {
 	case 0:

@@ -9,22 +9,14 @@
 #define SCRIPT_BYTES_MAX 65536u
 
 static const char *const names[MR_SIM_FAULT_KINDS] = {
-	[MR_SIM_FAULT_LATE] = "late",
-	[MR_SIM_FAULT_LOST] = "lost",
-	[MR_SIM_FAULT_REPEATED] = "repeated",
-	[MR_SIM_FAULT_REORDERED] = "reordered",
-	[MR_SIM_FAULT_CORRUPTED] = "corrupted",
-	[MR_SIM_FAULT_RECORD] = "record",
-	[MR_SIM_FAULT_GARBAGE] = "garbage",
-	[MR_SIM_FAULT_INTERRUPT] = "interrupt",
-	[MR_SIM_FAULT_DOORBELL] = "doorbell",
-	[MR_SIM_FAULT_ECC] = "ecc",
-	[MR_SIM_FAULT_ECC_LOST] = "ecc-lost",
-	[MR_SIM_FAULT_DMA] = "dma",
-	[MR_SIM_FAULT_LINK] = "link",
-	[MR_SIM_FAULT_ASSERT] = "assert",
-	[MR_SIM_FAULT_HANG] = "hang",
-	[MR_SIM_FAULT_SLOW] = "slow",
+	[MR_SIM_FAULT_LATE] = "late",           [MR_SIM_FAULT_LOST] = "lost",
+	[MR_SIM_FAULT_REPEATED] = "repeated",   [MR_SIM_FAULT_REORDERED] = "reordered",
+	[MR_SIM_FAULT_CORRUPTED] = "corrupted", [MR_SIM_FAULT_RECORD] = "record",
+	[MR_SIM_FAULT_GARBAGE] = "garbage",     [MR_SIM_FAULT_INTERRUPT] = "interrupt",
+	[MR_SIM_FAULT_DOORBELL] = "doorbell",   [MR_SIM_FAULT_ECC] = "ecc",
+	[MR_SIM_FAULT_ECC_LOST] = "ecc-lost",   [MR_SIM_FAULT_DMA] = "dma",
+	[MR_SIM_FAULT_LINK] = "link",           [MR_SIM_FAULT_ASSERT] = "assert",
+	[MR_SIM_FAULT_HANG] = "hang",           [MR_SIM_FAULT_SLOW] = "slow",
 	[MR_SIM_FAULT_REMOVAL] = "removal",
 };
 static const char *const units[] = {"command", "completion", "step"};
@@ -171,10 +163,10 @@ static int parse_script(const char *path, struct sim_faults *out)
 	FILE *f = fopen(path, "rb");
 	char *text = f ? malloc(SCRIPT_BYTES_MAX + 1) : NULL;
 	size_t n = text ? fread(text, 1, SCRIPT_BYTES_MAX + 1, f) : 0;
-	int status = !f			       ? MR_E_NOT_FOUND
-		     : !text		       ? MR_E_NO_MEMORY
+	int status = !f                     ? MR_E_NOT_FOUND
+		     : !text                ? MR_E_NO_MEMORY
 		     : n > SCRIPT_BYTES_MAX ? MR_E_TOO_LARGE
-					       : parse_text(text, text + n, 1, out);
+					    : parse_text(text, text + n, 1, out);
 
 	free(text);
 	if (f)

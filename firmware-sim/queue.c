@@ -232,7 +232,8 @@ int mr_sim_queue_record(struct sim *sim, struct sim_queue *q, struct mr_lpu_reco
 
 	/* Never 0: a ring has 2 entries or more, so laps end before 2^32. */
 	record->phase = q->record_tail / q->record_entries + 1;
-	struct mr_lpu_record out = *record; /* what a fault does to it is not what the device goes on with */
+	struct mr_lpu_record out =
+		*record; /* what a fault does to it is not what the device goes on with */
 	mr_sim_inject_record(sim, q, &out);
 	int status = mr_sim_dma_publish(&sim->dma, at, &out, sizeof(out));
 	if (status)

@@ -22,17 +22,17 @@ enum mr_sim_fault_kind {
 	MR_SIM_FAULT_REORDERED, /* reordered: two change places */
 	MR_SIM_FAULT_CORRUPTED, /* corrupted: one has a senseless request, status or result */
 	MR_SIM_FAULT_RECORD,    /* record: a token record has a token that there is not */
-	MR_SIM_FAULT_GARBAGE,   /* garbage: over the next record's or completion's place, for a while */
+	MR_SIM_FAULT_GARBAGE, /* garbage: over the next record's or completion's place, for a while */
 	MR_SIM_FAULT_INTERRUPT, /* interrupt: one is lost */
 	MR_SIM_FAULT_DOORBELL,  /* doorbell: a queue's are no longer heard, until a reset */
 	MR_SIM_FAULT_ECC,       /* ecc: a word of SRAM was wrong and is corrected */
 	MR_SIM_FAULT_ECC_LOST,  /* ecc-lost: one is lost; the DECODE or SCORE that met it ends */
 	MR_SIM_FAULT_DMA,       /* dma: a command's first read of host memory is refused */
-	MR_SIM_FAULT_LINK,      /* link: down until a function-level reset; registers read all ones */
-	MR_SIM_FAULT_ASSERT,    /* assert: the firmware gives up, with a dump */
-	MR_SIM_FAULT_HANG,      /* hang: the firmware stands still until a function-level reset */
-	MR_SIM_FAULT_SLOW,      /* slow: a step waits */
-	MR_SIM_FAULT_REMOVAL,   /* removal: taken out; no reset works until "plug" */
+	MR_SIM_FAULT_LINK,    /* link: down until a function-level reset; registers read all ones */
+	MR_SIM_FAULT_ASSERT,  /* assert: the firmware gives up, with a dump */
+	MR_SIM_FAULT_HANG,    /* hang: the firmware stands still until a function-level reset */
+	MR_SIM_FAULT_SLOW,    /* slow: a step waits */
+	MR_SIM_FAULT_REMOVAL, /* removal: taken out; no reset works until "plug" */
 	MR_SIM_FAULT_KINDS,
 };
 const char *mr_sim_fault_name(enum mr_sim_fault_kind kind);
@@ -68,7 +68,7 @@ struct mr_sim_options {
 	int manual;
 	uint64_t (*now_us)(void *arg); /* NULL = CLOCK_MONOTONIC */
 	void *clock_arg;
-	char *why;           /* where create fails: one sentence; may be NULL */
+	char *why; /* where create fails: one sentence; may be NULL */
 	size_t why_bytes;
 };
 

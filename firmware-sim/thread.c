@@ -52,7 +52,8 @@ static int must_run(struct sim *sim)
 
 	if (sim->inject.hung || sim_inject_gone(&sim->inject))
 		return __atomic_load_n(&sim->stop, __ATOMIC_SEQ_CST) ||
-		       __atomic_load_n(&sim->mail.kind, __ATOMIC_SEQ_CST) || mr_sim_reset_asked(sim);
+		       __atomic_load_n(&sim->mail.kind, __ATOMIC_SEQ_CST) ||
+		       mr_sim_reset_asked(sim);
 	if (mr_sim_inject_ready(sim))
 		return 1;
 	if (__atomic_load_n(&sim->stop, __ATOMIC_SEQ_CST) || !want != !status ||

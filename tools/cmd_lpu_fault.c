@@ -12,7 +12,8 @@ static const char usage[] =
 	"usage: millrace lpu fault --socket PATH [LIST]\n\n"
 	"Hands faults over to the LPU that 'millrace lpu sim --socket PATH' runs. Without LIST it\n"
 	"prints how many of each kind have struck. LIST, with commas between its parts:\n\n"
-	"  KIND[@[UNIT:]N][=MICROSECONDS]  once, from the N-th UNIT (command, completion or step; of\n"
+	"  KIND[@[UNIT:]N][=MICROSECONDS]  once, from the N-th UNIT (command, completion or step; "
+	"of\n"
 	"                                  I/O queues, since power-on), without N from now on\n"
 	"  random=EVERY[:KIND+KIND...]     one in about EVERY commands\n"
 	"  off                             nothing any more\n"
@@ -47,7 +48,8 @@ static int parse(int argc, char **argv, const char **socket, const char **list)
 	*list = optind < argc ? argv[optind] : NULL;
 	if (*socket && optind + 1 >= argc)
 		return -1;
-	fprintf(stderr, "millrace: lpu fault takes --socket PATH and one LIST (--help says more)\n");
+	fprintf(stderr,
+		"millrace: lpu fault takes --socket PATH and one LIST (--help says more)\n");
 	return TOOL_USAGE;
 }
 
@@ -61,7 +63,8 @@ static int fault(int argc, char **argv)
 		return status;
 	snprintf(path, sizeof(path), "%s" TOOL_LPU_CONTROL, socket);
 	if (list && strlen(list) > LPU_CONTROL_LINE - 16) {
-		fprintf(stderr, "millrace: lpu fault: the list is too long; @FILE takes longer ones\n");
+		fprintf(stderr,
+			"millrace: lpu fault: the list is too long; @FILE takes longer ones\n");
 		return TOOL_USAGE;
 	}
 	snprintf(line, sizeof(line), "%s%.*s", list ? "fault " : "faults", LPU_CONTROL_LINE - 16,

@@ -94,7 +94,7 @@ enum {
 	"  --threads N       compute threads of the CPU backend (default: see the man page)\n"   \
 	"  --chip FILE       chip of the simulated LPU: a chip file, mr1 (default) or tiny\n"    \
 	"  --chips N         its chips, 1 to 64 (default: 2)\n"                                  \
-	"  --fault LIST      its faults: sram-zero=TENSOR, sram-flip=TENSOR:OFFSET, or of the "   \
+	"  --fault LIST      its faults: sram-zero=TENSOR, sram-flip=TENSOR:OFFSET, or of the "  \
 	"device\n"                                                                               \
 	"                    ('millrace lpu fault --help')\n"                                    \
 	"  --no-huge         4 KiB pages only\n"

@@ -127,7 +127,7 @@ struct lpu {
 	struct mr_lpu_record *ring;
 	struct pending *pending; /* [entries] */
 	uint32_t sq_tail, sq_rung, cq_head, cq_told, record_head, record_told;
-	uint32_t sq_done;              /* commands that have ended; [sq_done, sq_tail) are under way */
+	uint32_t sq_done; /* commands that have ended; [sq_done, sq_tail) are under way */
 	uint32_t cq_spoilt, ring_spoilt; /* index + 1 of a place that was counted as garbage */
 
 	/* room for what commands name, in @commands */
@@ -149,10 +149,10 @@ struct lpu {
 	struct slot *slots; /* [caps.slots] */
 	uint32_t slots_open, next_slot;
 
-	int reading;     /* a KV_READ is under way */
-	int abort_vain;  /* the device said of an ABORT that it knows no such command */
-	uint32_t armed;  /* since the latest arm: 1 = nothing was taken, 2 = something was */
-	int lost;    /* the status that poll gives from now on, 0 = the device is there */
+	int reading;    /* a KV_READ is under way */
+	int abort_vain; /* the device said of an ABORT that it knows no such command */
+	uint32_t armed; /* since the latest arm: 1 = nothing was taken, 2 = something was */
+	int lost;       /* the status that poll gives from now on, 0 = the device is there */
 	/* what a reset ended and poll has not yet told: [ended_next, ended_count) */
 	struct pending *ended; /* [entries] */
 	uint32_t ended_next, ended_count;

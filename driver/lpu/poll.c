@@ -77,7 +77,7 @@ enum record_is { GOOD, BAD, IDLE };
  * not look spoilt too; but for its entry they come to nothing, for the token between is missing.
  */
 static enum record_is decoded(struct lpu *lpu, struct pending *p, const struct mr_lpu_record *r,
-		   struct mr_event *event)
+			      struct mr_event *event)
 {
 	struct decode_entry *d = &lpu->decodes[p->entry_first + p->cursor];
 	uint32_t stopped = (r->status & MR_LPU_RECORD_STOPPED) != 0;
@@ -118,8 +118,8 @@ static enum record_is scored(struct pending *p, const struct mr_lpu_record *r,
 }
 
 /* One record: to @event where it is GOOD. */
-static enum record_is take_record(struct lpu *lpu, struct pending *p, const struct mr_lpu_record *shared,
-		       struct mr_event *event)
+static enum record_is take_record(struct lpu *lpu, struct pending *p,
+				  const struct mr_lpu_record *shared, struct mr_event *event)
 {
 	/* Read once: the device could write it again. */
 	const struct mr_lpu_record r = *shared;
@@ -138,8 +138,8 @@ static enum record_is take_record(struct lpu *lpu, struct pending *p, const stru
 		.token = r.token,
 		.logprob = r.logprob,
 	};
-	enum record_is is = p->kind == PENDING_DECODE ? decoded(lpu, p, &r, event)
-						      : scored(p, &r, event);
+	enum record_is is =
+		p->kind == PENDING_DECODE ? decoded(lpu, p, &r, event) : scored(p, &r, event);
 	if (is == BAD)
 		p->status = MR_E_PROTOCOL;
 	else

@@ -50,8 +50,8 @@ static void conclude(struct mr_sched *s, struct sequence *q)
 		return;
 	}
 	/* A fresh slot has a fresh generation: what is still wrong after that is wrong at the source. */
-	int fresh = (status == MR_E_STALE || status == MR_E_CHECKSUM) &&
-		    q->handovers < HANDOVERS_MAX;
+	int fresh =
+		(status == MR_E_STALE || status == MR_E_CHECKSUM) && q->handovers < HANDOVERS_MAX;
 	if (!fresh && !mr_sched_may_go_on(q, status)) {
 		mr_sched_end(s, q, status, MR_FINISH_ERROR);
 		return;

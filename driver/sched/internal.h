@@ -177,7 +177,7 @@ struct sequence {
 	uint8_t decoding; /* in the DECODE under way */
 	uint8_t stopped;  /* the device made it no more of its steps */
 	uint8_t handovers;
-	uint8_t again; /* times that a device failed it since its last token */
+	uint8_t again;     /* times that a device failed it since its last token */
 	uint32_t inflight; /* posted work that names it */
 
 	uint32_t chunk; /* tokens of the prefill under way, 0 = none */

@@ -28,8 +28,8 @@ struct liar {
 	uint32_t
 		stuck; /* 1 = CONTROL does nothing, until a function-level reset; 2 = nor does that */
 	uint32_t magic, version; /* registers; 0 = sound */
-	uint32_t gone;        /* 1 = every register reads as all ones */
-	uint32_t beat, beats; /* HEARTBEAT, and what each read adds to it */
+	uint32_t gone;           /* 1 = every register reads as all ones */
+	uint32_t beat, beats;    /* HEARTBEAT, and what each read adds to it */
 	void (*abort)(struct liar *l, const struct mr_lpu_cmd_abort *c);
 	/* answers ASYNC_EVENT and GET_LOG of a log beside CHIP, or NULL */
 	void (*event)(struct liar *l, const struct mr_lpu_command *c);

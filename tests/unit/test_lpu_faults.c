@@ -43,10 +43,25 @@ static void the_language_is_checked(void **state)
 		"plug",
 	};
 	static const char *const bad[] = {
-		"",	      "lat",	     "late=",	       "late@",	     "late@step",
-		"late@step:", "late@epoch:1", "late@-1",       "late,,ecc",  "late ecc",
-		"random",     "random=0",    "random=5:",      "random=5:x", "random=5:ecc+",
-		"off=1",      "ecc=9999999999999999999999", "sram-zero", "@",
+		"",
+		"lat",
+		"late=",
+		"late@",
+		"late@step",
+		"late@step:",
+		"late@epoch:1",
+		"late@-1",
+		"late,,ecc",
+		"late ecc",
+		"random",
+		"random=0",
+		"random=5:",
+		"random=5:x",
+		"random=5:ecc+",
+		"off=1",
+		"ecc=9999999999999999999999",
+		"sram-zero",
+		"@",
 	};
 
 	for (size_t i = 0; i < sizeof(good) / sizeof(*good); i++)
@@ -120,7 +135,8 @@ static void a_script_says_the_same(void **state)
 /* Faults of @kinds by @seed among 60 commands. */
 static uint64_t by_seed(uint64_t seed, uint64_t *words)
 {
-	struct mr_sim_options o = {.chip_path = "tiny", .seed = seed, .fault = "random=3:ecc+repeated"};
+	struct mr_sim_options o = {
+		.chip_path = "tiny", .seed = seed, .fault = "random=3:ecc+repeated"};
 	struct mr_lpu_cmd_slot_set fence = {.head.opcode = MR_LPU_FENCE};
 	struct raw_host h;
 
@@ -199,14 +215,14 @@ static void a_foreign_device_is_refused_by_name(void **state)
 	assert_int_equal(liar_open(&liar, arena, &dev), 0);
 	struct mr_lpu_identify good = liar.id;
 	dev->admin->close(dev);
-#define DEVICE(change, want)                                           \
-	do {                                                           \
-		mr_arena_destroy(arena);                               \
+#define DEVICE(change, want)                                                  \
+	do {                                                                  \
+		mr_arena_destroy(arena);                                      \
 		assert_int_equal(mr_arena_create(&arena_options, &arena), 0); \
-		memset(&liar, 0, sizeof(liar));                        \
-		liar.id = good;                                        \
-		change;                                                \
-		assert_int_equal(liar_open(&liar, arena, &dev), want); \
+		memset(&liar, 0, sizeof(liar));                               \
+		liar.id = good;                                               \
+		change;                                                       \
+		assert_int_equal(liar_open(&liar, arena, &dev), want);        \
 	} while (0)
 	DEVICE(liar.magic = 0x10de, MR_E_VERSION);
 	DEVICE(liar.version = 2 << 16, MR_E_VERSION);

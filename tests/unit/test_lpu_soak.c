@@ -41,9 +41,9 @@
 #define FAULTS 1700u
 #endif
 
-#define T_NS     8000000ull   /* the driver's time limit */
-#define NAP_NS   1000000ull   /* the loop's sleep at most */
-#define SLOW_US  "20000"      /* 2.5 T: longer than the driver's first look, shorter than its patience */
+#define T_NS     8000000ull /* the driver's time limit */
+#define NAP_NS   1000000ull /* the loop's sleep at most */
+#define SLOW_US  "20000" /* 2.5 T: longer than the driver's first look, shorter than its patience */
 #define SPOIL_US "3000"
 
 struct live {
@@ -290,7 +290,8 @@ static void learn(struct world *w)
 
 		q->prompt_count = p == 0 ? 1 : 2 + below(w, 50);
 		for (uint32_t i = 0; i < q->prompt_count; i++)
-			q->prompt[i] = i < 16 && p % 3 == 0 ? i * 3 : below(w, w->model->shape.vocab);
+			q->prompt[i] =
+				i < 16 && p % 3 == 0 ? i * 3 : below(w, w->model->shape.vocab);
 		submit(w, 0, p);
 		assert_int_equal(drain(w), 0);
 		assert_int_equal(q->count, ANSWER - p % 5);
@@ -395,8 +396,8 @@ static struct held held_by(struct world *w)
 
 static const struct {
 	enum mr_metric noticed;
-	const char *us;      /* how long it lasts */
-	uint64_t bound_ns;   /* from the strike to the notice */
+	const char *us;    /* how long it lasts */
+	uint64_t bound_ns; /* from the strike to the notice */
 } kinds[MR_SIM_FAULT_KINDS] = {
 	/* Noticed after T, and told from one that is stuck when it is over. */
 	[MR_SIM_FAULT_LATE] = {MR_M_lpu_slow, SLOW_US, 3 * T_NS},
@@ -459,7 +460,9 @@ static void one(struct world *w, enum mr_sim_fault_kind kind)
 	since = w->ns;
 	while (noticed(w, kinds[kind].noticed) == seen && !w->broken) {
 		loop(w, 1);
-		demand(w, w->ns - since < kinds[kind].bound_ns + 2 * NAP_NS || kind == MR_SIM_FAULT_ASSERT,
+		demand(w,
+		       w->ns - since < kinds[kind].bound_ns + 2 * NAP_NS ||
+			       kind == MR_SIM_FAULT_ASSERT,
 		       "it was not noticed in time");
 		demand(w, w->ns - since < 1000000000000, "it was not noticed");
 	}
@@ -580,15 +583,16 @@ static void faults_by_the_thousand(void **state)
 	for (uint32_t k = 0; k < MR_SIM_FAULT_KINDS; k++)
 		printf("%-10s %9llu  %-22s %9.2f\n", mr_sim_fault_name(k),
 		       (unsigned long long)mr_sim_injected(&w.port, k),
-		       mr_metric_info[kinds[k].noticed].name, (double)w.longest_ns[k] / (double)T_NS);
-	printf("%llu faults, %llu requests: %llu ended well, %llu with a named status; %llu tokens, "
+		       mr_metric_info[kinds[k].noticed].name,
+		       (double)w.longest_ns[k] / (double)T_NS);
+	printf("%llu faults, %llu requests: %llu ended well, %llu with a named status; %llu "
+	       "tokens, "
 	       "all as in a quiet run; %llu sequences computed again; %.1f s of CPU, %.1f s of "
 	       "virtual time\n",
 	       (unsigned long long)faults, (unsigned long long)w.accepted,
 	       (unsigned long long)w.well, (unsigned long long)w.failed,
-	       (unsigned long long)w.tokens,
-	       (unsigned long long)noticed(&w, MR_M_sched_again), cpu_seconds() - start,
-	       (double)w.ns / 1e9);
+	       (unsigned long long)w.tokens, (unsigned long long)noticed(&w, MR_M_sched_again),
+	       cpu_seconds() - start, (double)w.ns / 1e9);
 	world_close(&w);
 }
 

@@ -571,11 +571,17 @@ static void destroy_cancels(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(random_crowds),   cmocka_unit_test(refusals),
-		cmocka_unit_test(drains),          cmocka_unit_test(create_refuses),
-		cmocka_unit_test(faults),          cmocka_unit_test(bad_entry),
-		cmocka_unit_test(decode_breaks), cmocka_unit_test(goes_on),   cmocka_unit_test(stale_handover),
-		cmocka_unit_test(device_lost),     cmocka_unit_test(steps_and_company),
+		cmocka_unit_test(random_crowds),
+		cmocka_unit_test(refusals),
+		cmocka_unit_test(drains),
+		cmocka_unit_test(create_refuses),
+		cmocka_unit_test(faults),
+		cmocka_unit_test(bad_entry),
+		cmocka_unit_test(decode_breaks),
+		cmocka_unit_test(goes_on),
+		cmocka_unit_test(stale_handover),
+		cmocka_unit_test(device_lost),
+		cmocka_unit_test(steps_and_company),
 		cmocka_unit_test(destroy_cancels),
 	};
 
