@@ -121,7 +121,7 @@ static uint32_t liar_read(void *ctx, uint32_t offset)
 	return offset == MR_LPU_REG_MAGIC        ? (l->magic ? l->magic : MR_LPU_MAGIC)
 	       : offset == MR_LPU_REG_VERSION    ? (l->version ? l->version : MR_LPU_VERSION)
 	       : offset == MR_LPU_REG_CAPS       ? 14
-	       : offset == MR_LPU_REG_STATUS     ? l->ready
+	       : offset == MR_LPU_REG_STATUS     ? l->ready | (l->ready ? l->fatal : 0)
 	       : offset == MR_LPU_REG_TIMEOUT_MS ? 100
 						 : 0;
 }
@@ -219,6 +219,7 @@ int liar_open(struct liar *l, struct mr_arena *arena, struct mr_device **dev)
 			.score_max = 8,
 		};
 	memcpy(l->id.chip_hash, chip.hash, 32);
+	l->id.chip_hash[7] ^= l->hash;
 	assert_int_equal(mr_bus_local_open(&port, &bus), 0);
 	struct mr_lpu_options o = {.arena = arena,
 				   .bus = bus,

@@ -28,6 +28,8 @@ struct liar {
 	uint32_t
 		stuck; /* 1 = CONTROL does nothing, until a function-level reset; 2 = nor does that */
 	uint32_t magic, version; /* registers; 0 = sound */
+	uint32_t fatal;          /* STATUS says so while READY */
+	uint8_t hash;            /* what the chip file's hash is off by */
 	uint32_t gone;           /* 1 = every register reads as all ones */
 	uint32_t beat, beats;    /* HEARTBEAT, and what each read adds to it */
 	void (*abort)(struct liar *l, const struct mr_lpu_cmd_abort *c);

@@ -233,6 +233,8 @@ static void a_foreign_device_is_refused_by_name(void **state)
 	DEVICE(liar.id.ring_entries_max = 16, MR_E_NOT_SUPPORTED); /* CAPS says more */
 	DEVICE(liar.id.queues_max = 0, MR_E_PROTOCOL);
 	DEVICE((liar.ready = 1, liar.stuck = 2), MR_E_TIMEOUT);
+	DEVICE(liar.fatal = MR_LPU_STATUS_FATAL, MR_E_DEVICE);
+	DEVICE(liar.hash = 1, MR_E_CHECKSUM);
 	DEVICE((void)0, 0);
 	dev->admin->close(dev);
 	mr_arena_destroy(arena);
