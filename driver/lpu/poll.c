@@ -304,8 +304,9 @@ static enum stepped step(struct lpu *lpu, struct mr_event *event)
 	/* The last records may have come between the two looks: before the completion, so seen now. */
 	if (there && !record)
 		record = peek_record(lpu);
-	/* Of a command that failed, its result says how many there are; of one that did not, we know. */
-	if (there && (!record || recorded(p) || (c.status && p->records >= c.result))) {
+	/* Its result says how many records there are; of a command that did not fail, we know. */
+	if (there && (!record || p->kind < PENDING_DECODE ||
+		      (p->records >= c.result && (c.status || recorded(p))))) {
 		int status = verdict(lpu, p, &c);
 		/* Where a record was bad, that is counted already. */
 		if (status == MR_E_PROTOCOL && p->status != MR_E_PROTOCOL)
