@@ -142,7 +142,7 @@ int mr_sched_again(struct mr_sched *s, struct sequence *q, int32_t status)
 	if (s->shared || q->entry->request.op == MR_REQUEST_SCORE || !mr_sched_may_go_on(q, status))
 		return 0;
 	mr_kv_drop(s, q, DEC);
-	q->fed = q->written = 0;
+	q->fed = 0;
 	q->handovers = 0;
 	mr_sched_enqueue(s, q);
 	return 1;

@@ -13,6 +13,7 @@
 
 #include <cmocka.h>
 
+#include "driver/lpu/lpu.h"
 #include "driver/metrics.h"
 #include "support/lpu_liar.h"
 #include "support/lpu_rig.h"
@@ -106,6 +107,28 @@ static void each_strikes_at_its_point(void **state)
 	assert_int_equal(mr_sim_injected(&rig.port, MR_SIM_FAULT_DMA), 1);
 	assert_int_equal(mr_sim_injected(&rig.port, MR_SIM_FAULT_ECC_LOST), 1);
 	assert_int_equal(mr_sim_injected(&rig.port, MR_SIM_FAULT_LOST), 0);
+	lpu_rig_close(&rig);
+}
+
+/* A device that opened a slot, and whose word of it was spoilt, is told to close it. */
+static void a_spoilt_answer_leaves_no_slot(void **state)
+{
+	const struct mr_slot_config config = {.owner = 7, .positions = 64};
+	struct mr_lpu_counters c;
+	struct mr_slot slot;
+	struct lpu_rig rig;
+	int tokens;
+
+	lpu_rig_open(&rig, &(struct lpu_rig_options){.slots = 1, .fault = "corrupted"});
+	uint64_t bad = mr_metric_read(MR_M_lpu_bad_completion);
+	assert_int_equal(decode(rig.dev, 4, &tokens), 0); /* on its way when the answer came */
+	assert_int_equal(mr_metric_read(MR_M_lpu_bad_completion), bad + 1);
+	assert_int_equal(decode(rig.dev, 4, &tokens), 0);
+	assert_int_equal(rig.dev->mem->slot_open(rig.dev, &config, &slot), 0);
+	assert_int_equal(rig.dev->mem->slot_close(rig.dev, slot), 0);
+	assert_int_equal(decode(rig.dev, 4, &tokens), 0);
+	assert_int_equal(mr_lpu_log(rig.dev, MR_LPU_LOG_COUNTERS, &c, sizeof(c)), sizeof(c));
+	assert_true(c.kv_blocks_used <= 4); /* the latest KV_FREE may be on its way */
 	lpu_rig_close(&rig);
 }
 
@@ -245,6 +268,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(the_language_is_checked),
 		cmocka_unit_test(each_strikes_at_its_point),
+		cmocka_unit_test(a_spoilt_answer_leaves_no_slot),
 		cmocka_unit_test(a_script_says_the_same),
 		cmocka_unit_test(a_seed_names_the_faults),
 		cmocka_unit_test(other_devices_go_on),

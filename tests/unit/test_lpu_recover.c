@@ -314,6 +314,28 @@ static void resets_escalate_and_end(void **state)
 	close_world(&w);
 }
 
+/* A device that writes nothing but what it wrote before makes no progress. */
+static void noise_is_no_progress(void **state)
+{
+	static struct world w;
+	uint64_t repeated = mr_metric_read(MR_M_lpu_repeated);
+	struct mr_event e[4];
+	int status = 0;
+
+	open_world(&w);
+	struct mr_decode_entry entry = {lpu_rig_slot(w.dev, 64), 0, 20};
+	w.liar.decode = silent;
+	assert_int_equal(w.dev->work->decode(w.dev, &entry, 1, 1, 1), 0);
+	assert_int_equal(w.dev->work->poll(w.dev, e, 4), 0);
+	for (uint32_t i = 0; !status && i < 4096 * 1000; i++) {
+		liar_say(&w.liar, 1, 0, 0, 0); /* SLOT_SET's completion */
+		status = w.dev->work->poll(w.dev, e, 4);
+	}
+	assert_int_equal(status, MR_E_TIMEOUT);
+	assert_true(mr_metric_read(MR_M_lpu_repeated) > repeated);
+	close_world(&w);
+}
+
 /* ---- events --------------------------------------------------------------------------------------- */
 
 static char lines[4096];
@@ -519,6 +541,7 @@ int main(void)
 		cmocka_unit_test(one_that_gave_up_is_not_waited_for),
 		cmocka_unit_test(an_abort_ends_one_command),
 		cmocka_unit_test(resets_escalate_and_end),
+		cmocka_unit_test(noise_is_no_progress),
 		cmocka_unit_test(events_become_lines_and_counts),
 		cmocka_unit_test(doorbells_are_avoided),
 		cmocka_unit_test(features_and_firmware_by_the_driver),

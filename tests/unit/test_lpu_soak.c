@@ -626,6 +626,14 @@ static void many_at_once(void **state)
 		check_calm(&w);
 	if (!w.broken)
 		check_leaks(&w, &first);
+	/* Words are counted from power-on, so what a reset made the device forget to tell is not lost. */
+	if (!w.broken)
+		demand(&w,
+		       noticed(&w, MR_M_lpu_ecc_corrected) ==
+				       mr_sim_injected(&w.port, MR_SIM_FAULT_ECC) &&
+			       noticed(&w, MR_M_lpu_ecc_uncorrected) ==
+				       mr_sim_injected(&w.port, MR_SIM_FAULT_ECC_LOST),
+		       "words that ECC corrected or lost are missing");
 	report(&w, "many at once", struck);
 	printf("%llu faults, %llu requests: %llu ended well, %llu with a named status\n",
 	       (unsigned long long)struck, (unsigned long long)w.accepted,
