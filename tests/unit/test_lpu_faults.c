@@ -191,6 +191,33 @@ static void a_seed_names_the_faults(void **state)
 	assert_true(words[0] != words[1] || twice[0] != twice[1]);
 }
 
+/* ECC's words are counted although the device gave up before its log was read. */
+static void a_reset_loses_no_count(void **state)
+{
+	uint64_t corrected = mr_metric_read(MR_M_lpu_ecc_corrected);
+	time_t until = time(NULL) + 20;
+	struct mr_event e[4];
+	struct lpu_rig rig;
+	int status = 0;
+
+	lpu_rig_open(&rig, &(struct lpu_rig_options){.timeout_ms = 200});
+	struct mr_decode_entry entry = {lpu_rig_slot(rig.dev, 64), 0, 20};
+	mr_sim_ecc(&rig.port, 3, 0);
+	mr_sim_assert(&rig.port);
+	while (!(rig.port.ops->reg_read(rig.port.ctx, MR_LPU_REG_STATUS) & MR_LPU_STATUS_FATAL))
+		;
+	assert_int_equal(rig.dev->work->decode(rig.dev, &entry, 1, 4, 1), 0);
+	while (!status && time(NULL) < until)
+		status = rig.dev->work->poll(rig.dev, e, 4);
+	assert_int_equal(status, MR_E_DEVICE);
+	assert_int_equal(mr_metric_read(MR_M_lpu_ecc_corrected), corrected);
+	assert_int_equal(rig.dev->admin->reset(rig.dev), 0);
+	while (mr_metric_read(MR_M_lpu_ecc_corrected) == corrected && time(NULL) < until)
+		rig.dev->work->poll(rig.dev, e, 4);
+	assert_int_equal(mr_metric_read(MR_M_lpu_ecc_corrected), corrected + 3);
+	lpu_rig_close(&rig);
+}
+
 /* Removed, given up, put back; all the while the other one works. */
 static void other_devices_go_on(void **state)
 {
@@ -271,6 +298,7 @@ int main(void)
 		cmocka_unit_test(a_spoilt_answer_leaves_no_slot),
 		cmocka_unit_test(a_script_says_the_same),
 		cmocka_unit_test(a_seed_names_the_faults),
+		cmocka_unit_test(a_reset_loses_no_count),
 		cmocka_unit_test(other_devices_go_on),
 		cmocka_unit_test(a_foreign_device_is_refused_by_name),
 	};
