@@ -118,7 +118,8 @@ static inline __attribute__((always_inline)) void rows(const int q4, const uint8
 	__m512 acc[TILE];
 
 	for (int i = 0; i < n; i++)
-		acc[i] = _mm512_setzero_ps();
+		acc[i] = x->chain ? _mm512_maskz_loadu_ps(mask, y + i * stride)
+				  : _mm512_setzero_ps();
 	for (size_t b = 0; b < blocks; b++, w += bytes) {
 		if ((b & s->spread) == (row / TILE & s->spread))
 			prefetch(w, bytes, n, s);
