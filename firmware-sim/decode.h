@@ -7,7 +7,7 @@
 
 #include <millrace/lpu_spec.h>
 
-#include "firmware-sim/walker.h"
+#include "firmware-sim/pass.h"
 
 struct sim;
 struct sim_queue;
@@ -31,10 +31,9 @@ struct sim_decode {
 	uint32_t stalled; /* the wait for credit is counted */
 	uint32_t records;
 	uint64_t cycles;            /* since the epoch's start */
-	struct sim_decode_row *row; /* [SIM_BATCH_MAX], with the three below from QUEUE_CREATE on */
+	struct sim_decode_row *row; /* [SIM_BATCH_MAX], with the two below from QUEUE_CREATE on */
 	uint32_t *forced;           /* [SIM_BATCH_MAX][SIM_STEPS_MAX] */
-	struct walker_row *walk;
-	uint32_t *blocks;
+	struct sim_row *pass;
 };
 
 int mr_sim_decode_create(struct sim_decode *d);

@@ -20,6 +20,7 @@
 #include "firmware-sim/kv.h"
 #include "firmware-sim/log.h"
 #include "firmware-sim/mail.h"
+#include "firmware-sim/pass.h"
 #include "firmware-sim/program.h"
 #include "firmware-sim/regs.h"
 #include "firmware-sim/score.h"
@@ -64,6 +65,7 @@ struct sim_queue {
 
 struct sim {
 	struct mr_chip chip;
+	struct mr_chip timing; /* the chip, perturbed where asked: what the executor runs by */
 	char *chip_text;
 	uint32_t chip_bytes;
 	uint32_t chips;
@@ -75,6 +77,7 @@ struct sim {
 	struct sim_dma dma;
 	struct sim_sram sram;
 	struct sim_program program;
+	struct sim_pass pass;
 	struct sim_kv kv;
 	struct sim_queue queue[SIM_IO_QUEUES + 1];
 	struct mr_lpu_counters counters;

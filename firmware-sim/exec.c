@@ -131,7 +131,7 @@ int mr_exec_create(const struct exec_program *program, const struct sim_sram *sr
 	e->flight = calloc((size_t)chips * chips, sizeof(*e->flight));
 	e->unit = calloc(chips, sizeof(*e->unit));
 	e->host_free = calloc(chips, sizeof(*e->host_free));
-	e->skew = calloc((size_t)chips * MR_ISA_UNITS, sizeof(*e->skew));
+	e->skew = calloc((size_t)chips * MR_ISA_QUEUES, sizeof(*e->skew));
 	if (e->chip && e->icu_end && e->after && e->burst && e->flight && e->unit && e->host_free &&
 	    e->skew) {
 		memcpy(e->chip, program->chip, chips * sizeof(*e->chip));
@@ -194,8 +194,9 @@ void mr_exec_watched(struct exec *e, mr_exec_watch watch, void *arg)
 
 static int run_one(struct exec *e, const struct mr_isa *i, uint64_t start, uint64_t *end)
 {
-	switch (mr_isa_unit(i)) {
+	switch (mr_isa_queue(i)) {
 	case MR_ISA_MEM:
+	case MR_ISA_WRITES:
 		return mr_exec_mem(e, i, start, end);
 	case MR_ISA_MXM:
 		return mr_exec_mxm(e, i, start, end);
@@ -223,12 +224,12 @@ static int run_body(struct exec *e, const struct mr_isa *icu, uint32_t body)
 		int status;
 
 		if (i->op == MR_OP_NOP) {
-			e->skew[i->chip * MR_ISA_UNITS + i->peer] += i->offset;
+			e->skew[i->chip * MR_ISA_QUEUES + i->peer] += i->offset;
 			skewed = 1;
 			continue;
 		}
 		if (skewed)
-			start += e->skew[i->chip * MR_ISA_UNITS + mr_isa_unit(i)];
+			start += e->skew[i->chip * MR_ISA_QUEUES + mr_isa_queue(i)];
 		status = run_one(e, i, start, &end);
 		if (status)
 			return status;
@@ -236,7 +237,7 @@ static int run_body(struct exec *e, const struct mr_isa *icu, uint32_t body)
 			e->watch(e->watch_arg, i, start, end);
 	}
 	if (skewed)
-		memset(e->skew, 0, (size_t)e->p.chips * MR_ISA_UNITS * sizeof(*e->skew));
+		memset(e->skew, 0, (size_t)e->p.chips * MR_ISA_QUEUES * sizeof(*e->skew));
 	e->now += icu->offset + icu->slope * r;
 	return 0;
 }

@@ -102,7 +102,7 @@ static int kv_product(struct exec *e, const struct mr_isa *i, uint64_t start, ui
 	const struct burst *x = exec_take(e, i, 0, start);
 	int dots = i->op == MR_OP_DOTS;
 	uint32_t rows = i->stride, blocks = exec_rows(e, i);
-	uint64_t step_in = dots ? 1 : exec_ceil(MR_ISA_TILE, e->timing.vector_lanes);
+	uint64_t step_in = exec_ceil(dots ? i->cols : MR_ISA_TILE, e->timing.vector_lanes);
 	uint64_t step_out =
 		exec_ceil(dots ? MR_ISA_TILE : i->cols, e->timing.vector_lanes);
 	const struct burst *kv = exec_take(e, i, 1, start + rows * step_in);
@@ -186,27 +186,21 @@ static int operand_of(struct exec *e, const struct mr_isa *i, int k, uint64_t st
 	return 0;
 }
 
-#define EACH(expression)                                       \
-	do {                                                   \
-		for (uint32_t j = 0; j < n; j++) {             \
-			float a = x[j * xs], b = y[j * ys];    \
-			to[j] = (expression);                  \
-		}                                              \
-	} while (0)
-#define EACH_FORM(expression)                                                        \
-	do {                                                                         \
-		if (xs && ys)                                                        \
-			for (uint32_t j = 0; j < n; j++) {                           \
-				float a = x[j], b = y[j];                            \
-				to[j] = (expression);                                \
-			}                                                            \
-		else if (xs)                                                         \
-			for (uint32_t j = 0; j < n; j++) {                           \
-				float a = x[j], b = y[0];                            \
-				to[j] = (expression);                                \
-			}                                                            \
-		else                                                                 \
-			EACH(expression);                                            \
+#define EACH(x_index, y_index, expression)                   \
+	for (uint32_t j = 0; j < n; j++) {                   \
+		const float a = x[x_index], b = y[y_index]; \
+		to[j] = (expression);                        \
+	}
+#define EACH_FORM(expression)                     \
+	do {                                      \
+		if (xs && ys)                     \
+			EACH(j, j, expression)    \
+		else if (xs)                      \
+			EACH(j, 0, expression)    \
+		else if (ys)                      \
+			EACH(0, j, expression)    \
+		else                              \
+			EACH(0, 0, expression)    \
 	} while (0)
 
 /* @n elements of an operation with two sources whose elements go on by xs and ys, 0 or 1. */

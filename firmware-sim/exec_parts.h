@@ -49,7 +49,7 @@ struct exec {
 	struct burst *flight; /* [chips][chips]: from, to */
 	struct matrix_unit *unit;
 	uint64_t *host_free; /* [chips] */
-	uint64_t *skew;      /* [chips][MR_ISA_UNITS], of the body under way */
+	uint64_t *skew;      /* [chips][MR_ISA_QUEUES], of the body under way */
 
 	/* the step under way */
 	const struct exec_slot *slots;

@@ -11,6 +11,7 @@
 #include "driver/lpu/internal.h"
 #include "driver/metrics.h"
 #include "driver/model/model.h"
+#include "userlib/spec/container.h"
 
 #define STAGING_BYTES (4u << 20)
 #define LOGITS_BYTES  (32u << 20) /* of rows, at least; each row is a step of an entry that asked */
@@ -122,11 +123,18 @@ static int compile(struct lpu *lpu, const struct mr_model *model, uint32_t batch
 		.chips = lpu->id.chips,
 		.batch = batch,
 		.context = context,
+		.payload = MR_PAYLOAD_SCHEDULE,
 		.progress = report,
 		.progress_arg = progress,
 	};
+	int status = mr_compile(model, &options, program, lpu->why, sizeof(lpu->why));
 
-	return mr_compile(model, &options, program, lpu->why, sizeof(lpu->why));
+	/* Where no schedule can be made or none fits, the device walks the layers itself. */
+	if (status == MR_E_NOT_SUPPORTED || status == MR_E_SRAM_FULL) {
+		options.payload = MR_PAYLOAD_REFERENCE;
+		status = mr_compile(model, &options, program, lpu->why, sizeof(lpu->why));
+	}
+	return status;
 }
 
 int mr_lpu_reload(struct lpu *lpu)

@@ -21,6 +21,9 @@ enum mr_isa_unit {
 	MR_ISA_HOST,
 	MR_ISA_UNITS
 };
+/* MEM has two queues: this one, and that of WRITE and SCATTER. The others have one each. */
+#define MR_ISA_WRITES 7u
+#define MR_ISA_QUEUES 8u
 
 /* X(name, code) */
 #define MR_ISA_OPS(X)      \
@@ -98,7 +101,7 @@ struct mr_isa {
 	uint8_t op;
 	uint8_t form; /* enum mr_isa_type | MR_F_*; of an ICU NOP or LOOP the register */
 	uint8_t chip; /* whose queue */
-	uint8_t peer; /* C2C: the other chip; of a NOP outside the ICU the unit that waits */
+	uint8_t peer; /* C2C: the other chip; of a NOP outside the ICU the queue that waits */
 	uint8_t src[3];
 	uint8_t dst;
 	uint16_t body; /* counted over the ICU's NOPs */
@@ -138,9 +141,11 @@ struct mr_sched_chip {
 };
 _Static_assert(sizeof(struct mr_sched_chip) == 64, "schedule chip");
 
-static inline uint32_t mr_isa_unit(const struct mr_isa *i)
+static inline uint32_t mr_isa_queue(const struct mr_isa *i)
 {
-	return i->op == MR_OP_NOP ? i->peer : i->op >> 4;
+	return i->op == MR_OP_NOP                                ? i->peer
+	       : i->op == MR_OP_WRITE || i->op == MR_OP_SCATTER ? MR_ISA_WRITES
+								 : i->op >> 4;
 }
 
 static inline float mr_isa_float(uint32_t bits)
