@@ -535,11 +535,11 @@ struct flow mr_emit_blocks(struct emitter *e, enum mr_isa_op op, const struct fl
 			   .rows = 1,
 			   .cols = cols,
 			   .form = MR_T_F16 | MR_F_BLOCKS};
-	hold(e, x->chip, x->stream, kv_at);
-	struct flow stream =
-		mr_emit_gather(e, &kv, MR_INDEX_BLOCKS, groups, (uint32_t)interval, kv_at);
 	struct when through = {kv_at.a, kv_at.b + interval};
 	struct when at = when_after(through, e->chip->plane_latency);
+	hold(e, x->chip, x->stream, at);
+	struct flow stream =
+		mr_emit_gather(e, &kv, MR_INDEX_BLOCKS, groups, (uint32_t)interval, kv_at);
 	struct when end = when_after(at, (uint64_t)x->rows * step);
 
 	hold(e, x->chip, stream.stream, at);

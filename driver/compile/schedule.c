@@ -361,6 +361,19 @@ static void merge(struct sched *s, struct work *w, struct place *old, struct pla
 	}
 }
 
+static void reduce(struct sched *s, enum mr_isa_op op, struct place *x, struct place *to)
+{
+	struct when t = x->ready;
+
+	EMIT_CHAIN(s->e, t)
+	{
+		struct flow f = mr_emit_vector(s->e, x->chip, op, SRC(PLACE(*x)), x->rows, x->cols, 0,
+					       row_cycles(s, x->cols), t);
+
+		mr_emit_write(s->e, &f, to);
+	}
+}
+
 static void copy(struct sched *s, struct place *from, struct place *to)
 {
 	struct when t = from->ready;
@@ -398,30 +411,26 @@ static void tile(struct sched *s, struct work *w, uint64_t keys, uint64_t values
 
 	EMIT_CHAIN(s->e, t)
 	{
-		struct flow f = mr_emit_read(s->e, &q, mr_emit_vector_cycles(s->e, dim), t), max;
+		struct flow f = mr_emit_read(s->e, &q, mr_emit_vector_cycles(s->e, dim), t);
 
 		f = mr_emit_blocks(s->e, MR_OP_DOTS, &f, keys, shape->kv_heads, dim, 1.0f / root);
-		max = mr_emit_vector(s->e, q.chip, MR_OP_RMAX, SRC(FLOW(f)), f.rows, MR_ISA_TILE, 0,
-				     f.interval, f.at);
 		mr_emit_write(s->e, &f, &w->scores);
-		mr_emit_write(s->e, &max, &w->max_tile);
 	}
 	scores.form |= MR_F_TILE;
 	scores.ready = w->scores.ready;
+	reduce(s, MR_OP_RMAX, &scores, &w->max_tile);
 	t = when_later(scores.ready, w->max_tile.ready);
 	EMIT_CHAIN(s->e, t)
 	{
 		struct flow f = mr_emit_vector(s->e, q.chip, MR_OP_EXP,
 					       SRC(PLACE(scores), PLACE(w->max_tile)), shape->heads,
 					       MR_ISA_TILE, 0, wide, t);
-		struct flow sum = mr_emit_vector(s->e, q.chip, MR_OP_SUM, SRC(FLOW(f)), f.rows,
-						 MR_ISA_TILE, 0, wide, f.at);
 
 		mr_emit_write(s->e, &f, &w->weights);
-		mr_emit_write(s->e, &sum, &w->total_tile);
 	}
 	weights.form |= MR_F_TILE;
 	t = weights.ready = w->weights.ready;
+	reduce(s, MR_OP_SUM, &weights, &w->total_tile);
 	EMIT_CHAIN(s->e, t)
 	{
 		struct flow f = mr_emit_read(s->e, &weights, wide, t);
