@@ -42,6 +42,8 @@ struct job {
 	struct mr_ref_op *ops;          /* [layers + 2]: which segment is what */
 	struct emitter *emitter;
 	struct emitted emitted;
+	struct mr_sched_area *areas;
+	uint32_t area_count;
 
 	/* the container */
 	uint8_t *bytes;
@@ -313,8 +315,14 @@ static int emit(struct job *j)
 	for (uint32_t l = 0; layers && l < shape->layers; l++)
 		for (int i = 0; i < MR_REF_TENSORS; i++)
 			layers[l].tensor[i] = &j->segments[j->ops[l + 1].segment[i]];
-	for (uint32_t c = 0; c < j->place.chips; c++) {
+	j->areas = calloc((size_t)j->place.chips * SCHED_AREAS, sizeof(*j->areas));
+	if (!j->areas)
+		status = MR_E_NO_MEMORY;
+	for (uint32_t c = 0; !status && c < j->place.chips; c++) {
 		j->work[c] = j->sram[c];
+		j->area_count += mr_schedule_areas(shape, j->opt->batch, j->context,
+						   c == j->place.chips - 1, c, j->work[c],
+						   j->areas + j->area_count);
 		j->sram[c] += align(mr_schedule_work(shape, j->opt->batch, j->context,
 						     c == j->place.chips - 1),
 				    MR_PROG_ALIGN);
@@ -349,6 +357,7 @@ static uint64_t payload_bytes(const struct job *j)
 		return bytes + (j->model->shape.layers + 2) * sizeof(struct mr_ref_op);
 	return bytes + sizeof(struct mr_sched_header) +
 	       j->place.chips * sizeof(struct mr_sched_chip) +
+	       j->area_count * sizeof(struct mr_sched_area) +
 	       ((uint64_t)j->emitted.icu_count + j->emitted.inst_count) * sizeof(struct mr_isa);
 }
 
@@ -356,13 +365,15 @@ static void put_schedule(struct job *j, void *to)
 {
 	struct mr_sched_header *h = to;
 	struct mr_sched_chip *chips = (struct mr_sched_chip *)(h + 1);
-	struct mr_isa *code = (struct mr_isa *)(chips + j->place.chips);
+	struct mr_sched_area *areas = (struct mr_sched_area *)(chips + j->place.chips);
+	struct mr_isa *code = (struct mr_isa *)(areas + j->area_count);
 
 	*h = (struct mr_sched_header){
 		.version = 1,
 		.chips = j->place.chips,
 		.icu = j->emitted.icu_count,
 		.instructions = j->emitted.inst_count,
+		.areas = j->area_count,
 	};
 	for (uint32_t c = 0; c < j->place.chips; c++)
 		chips[c] = (struct mr_sched_chip){
@@ -371,6 +382,7 @@ static void put_schedule(struct job *j, void *to)
 			.table_address = j->work[c],
 			.table_stride = mr_schedule_table_stride(j->context),
 		};
+	memcpy(areas, j->areas, j->area_count * sizeof(*areas));
 	memcpy(code, j->emitted.icu, h->icu * sizeof(*code));
 	memcpy(code + h->icu, j->emitted.inst, h->instructions * sizeof(*code));
 }
@@ -564,6 +576,7 @@ int mr_compile(const struct mr_model *model, const struct mr_compile_options *op
 	free(j.bytes);
 	free(j.tensors);
 	free(j.segments);
+	free(j.areas);
 	free(j.ops);
 	free(j.layer_bytes);
 	return status;

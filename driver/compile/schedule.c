@@ -15,19 +15,44 @@
 
 #include "kernels/cpu/kernels.h"
 
-/* A chip's work area. */
+/*
+ * A chip's work area. X(name, slots: 1 = of every slot, rows, cols, type); Q8 places hold what a product takes in.
+ * x are two: what a layer adds to the residual stream goes from one to the other.
+ */
+#define WORK_AREAS(X)                                                          \
+	X(table, 1, 1, mr_schedule_table_stride(context) / 4, MR_T_U32)        \
+	X(x0, 1, 1, s->width, MR_T_F32)                                        \
+	X(x1, 1, 1, s->width, MR_T_F32)                                        \
+	X(in, 1, 1, s->width, MR_T_Q8)                                         \
+	X(attn_in, 1, 1, s->heads *s->head_dim, MR_T_Q8)                       \
+	X(ffn_in, 1, 1, s->ffn, MR_T_Q8)                                       \
+	X(q, 1, 1, s->heads *s->head_dim, MR_T_F32)                            \
+	X(q_turned, 1, 1, s->heads *s->head_dim, MR_T_F32)                     \
+	X(k, 1, 1, s->kv_heads *s->head_dim, MR_T_F32)                         \
+	X(v, 1, 1, s->kv_heads *s->head_dim, MR_T_F32)                         \
+	X(attn, 1, 1, s->heads *s->head_dim, MR_T_F32)                         \
+	X(out, 1, 1, s->width, MR_T_F32)                                       \
+	X(gate, 1, 1, s->ffn, MR_T_F32)                                        \
+	X(up, 1, 1, s->ffn, MR_T_F32)                                          \
+	X(scores, 0, s->heads, MR_ISA_TILE, MR_T_F32)                          \
+	X(weights, 0, s->heads, MR_ISA_TILE, MR_T_F32)                         \
+	X(sums, 0, s->heads, s->head_dim, MR_T_F32)                            \
+	X(values, 0, s->heads, s->head_dim, MR_T_F32)                          \
+	X(values_new, 0, s->heads, s->head_dim, MR_T_F32)                      \
+	X(max, 0, s->heads, 1, MR_T_F32)                                       \
+	X(max_tile, 0, s->heads, 1, MR_T_F32)                                  \
+	X(max_new, 0, s->heads, 1, MR_T_F32)                                   \
+	X(total, 0, s->heads, 1, MR_T_F32)                                     \
+	X(total_tile, 0, s->heads, 1, MR_T_F32)                                \
+	X(total_new, 0, s->heads, 1, MR_T_F32)                                 \
+	X(factor_old, 0, s->heads, 1, MR_T_F32)                                \
+	X(factor_new, 0, s->heads, 1, MR_T_F32)                                \
+	X(logits, 1, 1, head ? s->vocab : 0, MR_T_F32)
+
 struct work {
-	struct place table;
-	struct place x[2];                 /* residual stream: what a layer adds goes from one to the other */
-	struct place in, attn_in, ffn_in;  /* Q8 */
-	struct place q, q_turned, k, v, attn, out, gate, up;
-	struct place logits;
-	/* of one slot */
-	struct place scores, weights, sums;         /* (heads, tile), (heads, tile), (heads, dim) */
-	struct place max, max_tile, max_new;        /* (heads) */
-	struct place total, total_tile, total_new;  /* (heads) */
-	struct place values, values_new;            /* (heads, dim) */
-	struct place factor_old, factor_new;        /* (heads) */
+#define X(name, slots, rows, cols, type) struct place name;
+	WORK_AREAS(X)
+#undef X
 };
 
 struct sched {
@@ -70,35 +95,30 @@ static uint64_t lay_out(struct work *w, const struct mr_shape *s, uint32_t chip,
 			uint32_t batch, uint32_t context, int head)
 {
 	uint64_t next = address;
-	uint32_t attn = s->heads * s->head_dim, kv = s->kv_heads * s->head_dim;
 
-	w->table = area(&next, chip, batch, 1, mr_schedule_table_stride(context) / 4, MR_T_U32);
-	for (int i = 0; i < 2; i++)
-		w->x[i] = area(&next, chip, batch, 1, s->width, MR_T_F32);
-	w->in = area(&next, chip, batch, 1, s->width, MR_T_Q8);
-	w->attn_in = area(&next, chip, batch, 1, attn, MR_T_Q8);
-	w->ffn_in = area(&next, chip, batch, 1, s->ffn, MR_T_Q8);
-	w->q = area(&next, chip, batch, 1, attn, MR_T_F32);
-	w->q_turned = area(&next, chip, batch, 1, attn, MR_T_F32);
-	w->k = area(&next, chip, batch, 1, kv, MR_T_F32);
-	w->v = area(&next, chip, batch, 1, kv, MR_T_F32);
-	w->attn = area(&next, chip, batch, 1, attn, MR_T_F32);
-	w->out = area(&next, chip, batch, 1, s->width, MR_T_F32);
-	w->gate = area(&next, chip, batch, 1, s->ffn, MR_T_F32);
-	w->up = area(&next, chip, batch, 1, s->ffn, MR_T_F32);
-	if (head)
-		w->logits = area(&next, chip, batch, 1, s->vocab, MR_T_F32);
-	w->scores = area(&next, chip, 0, s->heads, MR_ISA_TILE, MR_T_F32);
-	w->weights = area(&next, chip, 0, s->heads, MR_ISA_TILE, MR_T_F32);
-	struct place *wide[] = {&w->sums, &w->values, &w->values_new};
-	struct place *narrow[] = {&w->max,        &w->max_tile,   &w->max_new,
-				  &w->total,      &w->total_tile, &w->total_new,
-				  &w->factor_old, &w->factor_new};
-	for (size_t i = 0; i < sizeof(wide) / sizeof(wide[0]); i++)
-		*wide[i] = area(&next, chip, 0, s->heads, s->head_dim, MR_T_F32);
-	for (size_t i = 0; i < sizeof(narrow) / sizeof(narrow[0]); i++)
-		*narrow[i] = area(&next, chip, 0, s->heads, 1, MR_T_F32);
+#define X(name, slots, rows, cols, type) \
+	w->name = area(&next, chip, (slots) ? batch : 0, rows, cols, type);
+	WORK_AREAS(X)
+#undef X
 	return next - address;
+}
+
+uint32_t mr_schedule_areas(const struct mr_shape *shape, uint32_t batch, uint32_t context, int head,
+			   uint32_t chip, uint64_t address, struct mr_sched_area *areas)
+{
+	struct work w;
+	uint32_t n = 0;
+
+	lay_out(&w, shape, chip, address, batch, context, head);
+#define X(label, slots, rows, cols, type)                                      \
+	if (w.label.span)                                                      \
+		areas[n++] = (struct mr_sched_area){.name = #label,            \
+						    .address = w.label.address, \
+						    .bytes = w.label.span,     \
+						    .chip = chip};
+	WORK_AREAS(X)
+#undef X
+	return n;
 }
 
 uint64_t mr_schedule_work(const struct mr_shape *shape, uint32_t batch, uint32_t context, int head)
@@ -474,7 +494,7 @@ static void attend(struct sched *s, struct work *w, uint64_t keys, uint64_t valu
 /* The residual stream goes on to another chip. */
 static void move_to(struct sched *s, uint32_t chip)
 {
-	struct place *from = &s->work[s->at].x[0], *to = &s->work[chip].x[0];
+	struct place *from = &s->work[s->at].x0, *to = &s->work[chip].x0;
 	uint32_t every = larger(row_cycles(s, from->cols),
 				mr_emit_link_cycles(s->e, 4ull * from->cols));
 	struct when t = from->ready;
@@ -495,7 +515,7 @@ static void layer_begin(struct sched *s, const struct sched_layer *l, uint64_t k
 {
 	struct work *w = &s->work[s->at];
 
-	norm(s, &w->x[0], l->tensor[MR_REF_ATTN_NORM], &w->in);
+	norm(s, &w->x0, l->tensor[MR_REF_ATTN_NORM], &w->in);
 	product(s, l->tensor[MR_REF_K], &w->in, &w->k, 0);
 	product(s, l->tensor[MR_REF_V], &w->in, &w->v, 0);
 	product(s, l->tensor[MR_REF_Q], &w->in, &w->q, 0);
@@ -510,20 +530,20 @@ static void layer_end(struct sched *s, const struct sched_layer *l)
 
 	quantize(s, &w->attn, &w->attn_in);
 	product(s, l->tensor[MR_REF_O], &w->attn_in, &w->out, 0);
-	add(s, &w->x[0], &w->out, &w->x[1]);
-	norm(s, &w->x[1], l->tensor[MR_REF_FFN_NORM], &w->in);
+	add(s, &w->x0, &w->out, &w->x1);
+	norm(s, &w->x1, l->tensor[MR_REF_FFN_NORM], &w->in);
 	product(s, l->tensor[MR_REF_GATE], &w->in, &w->gate, 0);
 	product(s, l->tensor[MR_REF_UP], &w->in, &w->up, 0);
 	gated(s, w);
 	w->out.ready = (struct when){0, 0};
 	product(s, l->tensor[MR_REF_DOWN], &w->ffn_in, &w->out, 0);
-	add(s, &w->x[1], &w->out, &w->x[0]);
+	add(s, &w->x1, &w->out, &w->x0);
 }
 
 static void embed(struct sched *s)
 {
 	const struct mr_prog_segment *seg = s->in->embed;
-	struct place *x = &s->work[seg->chip].x[0], rows = {.chip = seg->chip};
+	struct place *x = &s->work[seg->chip].x0, rows = {.chip = seg->chip};
 	uint32_t type = seg->layout == MR_LAYOUT_Q4_1X16 ? MR_T_Q4_1X16 : MR_T_Q8_0X16;
 	struct when t = {0, 0};
 
@@ -591,7 +611,7 @@ int mr_schedule_emit(const struct sched_input *in, struct emitter *e, struct emi
 		}
 	}
 	move_to(&s, in->head->chip);
-	norm(&s, &s.work[s.at].x[0], in->norm, &s.work[s.at].in);
+	norm(&s, &s.work[s.at].x0, in->norm, &s.work[s.at].in);
 	product(&s, in->head, &s.work[s.at].in, &s.work[s.at].logits, 0);
 	mr_emit_body_end(e);
 	sample(&s);

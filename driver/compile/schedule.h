@@ -28,6 +28,10 @@ struct sched_input {
 
 /* Bytes of a chip's work area; @head: the chip makes logits. */
 uint64_t mr_schedule_work(const struct mr_shape *shape, uint32_t batch, uint32_t context, int head);
+/* The areas that it consists of, at @address of @chip; returns how many (at most SCHED_AREAS). */
+#define SCHED_AREAS 32u
+uint32_t mr_schedule_areas(const struct mr_shape *shape, uint32_t batch, uint32_t context, int head,
+			   uint32_t chip, uint64_t address, struct mr_sched_area *areas);
 /* Of the slot table, which the work area begins with. */
 uint32_t mr_schedule_table_stride(uint32_t context);
 

@@ -112,11 +112,13 @@ static int open_schedule(struct mr_container *c, struct mr_spec_why *why)
 	if (h->payload_bytes < before + sizeof(*s) || s->version != 1 ||
 	    s->chips != c->ref->chips ||
 	    h->payload_bytes != before + sizeof(*s) + s->chips * sizeof(*c->sched_chips) +
+					(uint64_t)s->areas * sizeof(*c->areas) +
 					((uint64_t)s->icu + s->instructions) * sizeof(*c->icu))
 		return mr_spec_why(why, MR_E_FORMAT, "schedule's size and its counts");
 	c->sched = s;
 	c->sched_chips = (const struct mr_sched_chip *)(s + 1);
-	c->icu = (const struct mr_isa *)(c->sched_chips + s->chips);
+	c->areas = (const struct mr_sched_area *)(c->sched_chips + s->chips);
+	c->icu = (const struct mr_isa *)(c->areas + s->areas);
 	c->instructions = c->icu + s->icu;
 	return 0;
 }

@@ -198,6 +198,7 @@ struct mr_container {
 	/* of payload `schedule`, else NULL */
 	const struct mr_sched_header *sched;
 	const struct mr_sched_chip *sched_chips; /* sched->chips */
+	const struct mr_sched_area *areas;       /* sched->areas */
 	const struct mr_isa *icu;                /* sched->icu */
 	const struct mr_isa *instructions;       /* sched->instructions */
 };

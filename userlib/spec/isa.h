@@ -120,14 +120,19 @@ struct mr_isa_slot {
 	uint32_t token, position, blocks, reserved;
 };
 
-/* ---- payload `schedule`: the reference payload's header with ops = 0, its chips[], then this --------- */
+/*
+ * ---- payload `schedule`: the reference payload's header with ops = 0, its chips[], then this, chips[], areas[],
+ * the ICU's queue and the others' ----
+ */
 
 struct mr_sched_header {
 	uint32_t version; /* 1 */
 	uint32_t chips;
 	uint32_t icu;          /* instructions of the ICU */
 	uint32_t instructions; /* of all queues: body by body, each queue's in its order */
-	uint64_t reserved[6];
+	uint32_t areas;
+	uint32_t reserved0;
+	uint64_t reserved[5];
 };
 _Static_assert(sizeof(struct mr_sched_header) == 64, "schedule header");
 
@@ -140,6 +145,15 @@ struct mr_sched_chip {
 	uint64_t reserved[4];
 };
 _Static_assert(sizeof(struct mr_sched_chip) == 64, "schedule chip");
+
+/* A part of a work area that one kind of rows has to itself. What an instruction reads or writes lies in one. */
+struct mr_sched_area {
+	char name[32]; /* NUL-terminated, for people */
+	uint64_t address, bytes;
+	uint32_t chip;
+	uint32_t reserved[3];
+};
+_Static_assert(sizeof(struct mr_sched_area) == 64, "schedule area");
 
 static inline uint32_t mr_isa_queue(const struct mr_isa *i)
 {

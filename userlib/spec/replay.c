@@ -114,7 +114,36 @@ static void begin_body(struct replay *r)
 		p->read_count = 0;
 		p->ports[0] = p->ports[1] = p->ports[2] = 0;
 	}
-	r->records = 0;
+	r->records = r->samples = 0;
+}
+
+/* A body leaves nothing under way. */
+static int end_body(struct replay *r)
+{
+	uint32_t chips = r->c->sched->chips;
+
+	for (uint32_t k = 0; k < chips; k++) {
+		struct replay_chip *p = &r->part[k];
+
+		memset(p->queue, 0, sizeof(p->queue));
+		for (uint32_t s = 0; s < r->chip->streams; s++) {
+			if (p->stream[s].there && !p->stream[s].taken)
+				return mr_spec_why(r->why, MR_E_SCHEDULE_VIOLATION,
+						   "body %u, chip %u: nobody took the rows on stream %u",
+						   r->body, k, s);
+			p->stream[s].there = 0;
+		}
+		if (p->summing || (p->installed && !p->used))
+			return mr_spec_why(r->why, MR_E_SCHEDULE_VIOLATION,
+					   "body %u, chip %u: weights or sums that nothing used",
+					   r->body, k);
+	}
+	for (uint32_t k = 0; k < chips * chips; k++)
+		if (r->flight[k].there)
+			return mr_spec_why(r->why, MR_E_SCHEDULE_VIOLATION,
+					   "body %u: nobody received what chip %u sent", r->body,
+					   k / chips);
+	return 0;
 }
 
 /* Body @icu->body, whose instructions begin at *at; *at goes on to the next body's. */
@@ -147,10 +176,8 @@ static int run_body(struct replay *r, const struct mr_isa *icu, uint32_t *at)
 			status = mr_replay_rule(r, i, start);
 		r->part[i->chip].queue[mr_isa_queue(i)] = start;
 	}
-	for (uint32_t k = 0; k < r->c->sched->chips; k++)
-		memset(r->part[k].queue, 0, sizeof(r->part[k].queue));
 	r->now = r->body_end;
-	return status;
+	return status ? status : end_body(r);
 }
 
 static uint32_t end_of(const struct mr_container *c, uint32_t loop)
@@ -234,8 +261,8 @@ static int check_chips(const struct mr_container *c, const struct mr_chip *chip,
 	if (chip->streams > REPLAY_STREAMS || chip->read_ports > REPLAY_PORTS ||
 	    chip->write_ports > REPLAY_PORTS || chip->vector_alus > REPLAY_PORTS)
 		return mr_spec_why(why, MR_E_NOT_SUPPORTED, "the chip's streams or ports");
-	for (int i = 0; i < 6; i++)
-		if (c->sched->reserved[i])
+	for (int i = 0; i < 5; i++)
+		if (c->sched->reserved[i] || c->sched->reserved0)
 			return mr_spec_why(why, MR_E_FORMAT, "schedule's reserved fields");
 	for (uint32_t k = 0; k < c->sched->chips; k++) {
 		const struct mr_sched_chip *s = &c->sched_chips[k];
@@ -256,6 +283,34 @@ static int check_chips(const struct mr_container *c, const struct mr_chip *chip,
 		    s->table_address - s->work_address >
 			    s->work_bytes - (uint64_t)s->table_stride * c->header->batch)
 			return mr_spec_why(why, MR_E_FORMAT, "chip %u: slot table", k);
+	}
+	return 0;
+}
+
+/* Areas ascend by chip and address, in the work areas, and lie side by side. */
+static int check_areas(const struct mr_container *c, struct mr_spec_why *why)
+{
+	uint64_t end = 0;
+
+	for (uint32_t k = 0; k < c->sched->areas; k++) {
+		const struct mr_sched_area *a = &c->areas[k];
+		const struct mr_sched_chip *s;
+
+		if (a->chip >= c->sched->chips || (k && a->chip < a[-1].chip) ||
+		    !memchr(a->name, 0, sizeof(a->name)) || a->reserved[0] || a->reserved[1] ||
+		    a->reserved[2])
+			return mr_spec_why(why, MR_E_FORMAT, "area %u: chip or name", k);
+		s = &c->sched_chips[a->chip];
+		if (!k || a->chip != a[-1].chip)
+			end = s->work_address;
+		if (a->address < end)
+			return mr_spec_why(why, MR_E_FORMAT, "area %u (%s) lies over another", k,
+					   a->name);
+		if (!a->bytes || a->address % 8 || a->address > s->work_address + s->work_bytes ||
+		    a->bytes > s->work_address + s->work_bytes - a->address)
+			return mr_spec_why(why, MR_E_FORMAT, "area %u (%s): outside the work area",
+					   k, a->name);
+		end = a->address + a->bytes;
 	}
 	return 0;
 }
@@ -285,6 +340,8 @@ int mr_schedule_verify(const struct mr_container *c, const struct mr_chip *chip,
 	struct sums sums = {0};
 	int status = check_chips(c, chip, why);
 
+	if (!status)
+		status = check_areas(c, why);
 	if (!status)
 		status = add_up(c, &sums, why);
 	if (!status)

@@ -16,7 +16,7 @@ struct passing {
 	uint32_t rows, interval, type, cols;
 	uint32_t tile;   /* elements beyond the slot's positions are absent */
 	uint32_t groups; /* of KV blocks, else 0 */
-	uint32_t there;
+	uint32_t there, taken;
 };
 
 /* Something that takes a port until @end; of a WRITE also its banks, of a READ its bytes. */
@@ -38,7 +38,7 @@ struct replay_chip {
 	/* the installed tile, and the sums begun */
 	uint64_t weights_ready;
 	uint32_t outputs, inputs, sums_outputs, sums_rows;
-	uint32_t installed, summing;
+	uint32_t installed, used, summing;
 	uint32_t *word; /* [work_bytes / 4]: 1 + the cycle since which it may be read, 0 = never written */
 	struct kv_part *kv;
 	uint32_t kv_count;
@@ -58,6 +58,7 @@ struct replay {
 	uint64_t now, body_end;
 	uint32_t body;
 	uint32_t records; /* RECORDs among the instructions of the body under way */
+	uint32_t samples; /* SAMPLEs before it */
 	uint64_t record_end;
 	uint32_t index; /* of the instruction, for the sentence */
 };

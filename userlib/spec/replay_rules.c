@@ -76,6 +76,7 @@ static int take(struct replay *r, const struct mr_isa *i, int k, uint64_t start,
 	p = &part_of(r, i)->stream[i->src[k]];
 	if (!p->there || p->start != start || p->interval != interval || p->rows > rows)
 		return late(r, i, "its rows are not there in this cycle");
+	p->taken = 1;
 	*out = p;
 	return 0;
 }
@@ -86,6 +87,7 @@ static int put(struct replay *r, const struct mr_isa *i, struct passing p)
 
 	p.end = p.start + (uint64_t)p.rows * p.interval;
 	p.there = 1;
+	p.taken = 0;
 	if (i->dst >= r->chip->streams)
 		return bad(r, i, "no such stream");
 	for (int k = 0; k < 3; k++)
@@ -94,6 +96,8 @@ static int put(struct replay *r, const struct mr_isa *i, struct passing p)
 	s = &part_of(r, i)->stream[i->dst];
 	if (s->there && s->end > p.start)
 		return late(r, i, "the stream still carries other rows");
+	if (s->there && !s->taken)
+		return late(r, i, "nobody took the rows before these");
 	*s = p;
 	return done_by(r, i, p.end);
 }
@@ -140,13 +144,26 @@ static uint64_t last_of(const struct span *s)
 	return s->address + (s->rows - 1) * s->stride + s->bytes - 1;
 }
 
-static int in_work(const struct replay *r, uint32_t chip, const struct span *s)
+/* Whether all of it lies in one area. */
+static int in_work(struct replay *r, uint32_t chip, const struct span *s)
 {
-	const struct mr_sched_chip *c = &r->c->sched_chips[chip];
+	const struct mr_sched_header *h = r->c->sched;
+	uint32_t lo = 0, hi = h->areas;
 
-	return s->address >= c->work_address && s->address < c->work_address + c->work_bytes &&
-	       (s->rows - 1) * s->stride <= c->work_bytes &&
-	       last_of(s) < c->work_address + c->work_bytes;
+	while (lo < hi) {
+		uint32_t k = (lo + hi) / 2;
+		const struct mr_sched_area *a = &r->c->areas[k];
+
+		if (a->chip < chip || (a->chip == chip && a->address + a->bytes <= s->address))
+			lo = k + 1;
+		else
+			hi = k;
+	}
+	if (lo == h->areas || r->c->areas[lo].chip != chip)
+		return 0;
+	const struct mr_sched_area *a = &r->c->areas[lo];
+	return s->address >= a->address && (s->rows - 1) * s->stride <= a->bytes &&
+	       last_of(s) < a->address + a->bytes;
 }
 
 static const struct mr_prog_segment *segment_at(const struct replay *r, uint32_t chip,
@@ -428,7 +445,10 @@ static int rule_loadw(struct replay *r, const struct mr_isa *i, uint64_t start)
 	if (tiles > r->chip->plane_count)
 		return bad(r, i, "a tile larger than the planes");
 	end = start + replay_ceil(groups * (i->cols / 32) * block, r->chip->install_cycle_bytes);
+	if (p->installed && !p->used)
+		return late(r, i, "nothing used the weights before these");
 	p->installed = 1;
+	p->used = 0;
 	p->weights_ready = end;
 	p->outputs = i->rows;
 	p->inputs = i->cols;
@@ -450,15 +470,18 @@ static int rule_mul(struct replay *r, const struct mr_isa *i, uint64_t start)
 		status = late(r, i, "other rows pass in this cycle");
 	if (!status && (!p->installed || p->weights_ready > start))
 		status = late(r, i, "the weights are not installed yet");
-	if (!status && (p->inputs != i->cols || p->outputs != i->stride))
-		status = late(r, i, "other weights are installed");
+	if (!status && (p->used || p->inputs != i->cols || p->outputs != i->stride))
+		status = late(r, i, "these are not the weights that are installed");
 	if (!status && i->op == MR_OP_ACC &&
 	    (!p->summing || p->sums_outputs != i->stride || p->sums_rows != i->rows))
 		status = late(r, i, "no such sums were begun");
 	if (!status)
 		status = mxm_until(r, i, start, end);
+	if (!status && i->op == MR_OP_MUL && p->summing)
+		status = late(r, i, "the sums before these went nowhere");
 	if (status)
 		return status;
+	p->used = 1;
 	p->summing = i->dst == MR_ISA_NONE;
 	p->sums_outputs = i->stride;
 	p->sums_rows = i->rows;
@@ -675,14 +698,15 @@ static int rule_host(struct replay *r, const struct mr_isa *i, uint64_t start)
 		    i->cols != r->c->ref->vocab)
 			return bad(r, i, "fields");
 		status = readable(r, i, &s, start);
+		r->samples += i->op == MR_OP_SAMPLE;
 		if (i->op == MR_OP_SAMPLE)
 			end = start + replay_ceil(i->cols, r->chip->vector_lanes) +
 			      r->chip->sample_cycles;
 		break;
 	default: /* RECORD */
 		if (i->form || i->rows || i->interval || i->cols || i->address || i->stride ||
-		    !r->in_slot || r->in_tile)
-			return bad(r, i, "fields");
+		    !r->in_slot || r->in_tile || r->samples != 1)
+			return bad(r, i, "fields, or no SAMPLE before it");
 		end = start + r->chip->record_cycles;
 		r->records++;
 		r->record_end = end;
