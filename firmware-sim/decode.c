@@ -136,7 +136,24 @@ int mr_sim_decode_begin(struct sim *sim, struct sim_queue *q, const struct mr_lp
 	d->stalled = 0;
 	d->records = 0;
 	d->cycles = 0;
+	d->begun_us = mr_sim_now_us();
 	return SIM_RUNNING;
+}
+
+uint64_t mr_sim_decode_wait(struct sim *sim, struct sim_queue *q, uint64_t now_us)
+{
+	const struct sim_decode *d = &q->decode;
+	uint32_t blocks[SIM_BATCH_MAX];
+	uint64_t due;
+
+	if (!d->active || !(sim->paced_us > 0))
+		return 0;
+	for (uint32_t i = 0; i < d->count; i++)
+		blocks[i] = d->row[i].position / MR_KV_BLOCK_TOKENS + 1;
+	due = d->begun_us +
+	      (uint64_t)(sim->paced_us * (double)(d->cycles + mr_claim_cycles(sim->program.c.claims,
+									      blocks, d->count)));
+	return due > now_us ? due - now_us : 0;
 }
 
 int mr_sim_decode_ready(struct sim *sim, struct sim_queue *q)
@@ -146,6 +163,8 @@ int mr_sim_decode_ready(struct sim *sim, struct sim_queue *q)
 
 	for (uint32_t i = 0; i < d->count; i++)
 		live += !d->row[i].stopped;
+	if (sim->paced_us > 0 && mr_sim_decode_wait(sim, q, mr_sim_now_us()))
+		return 0;
 	int ready = mr_sim_queue_credit(sim, q) >= live;
 	if (!ready && !d->stalled)
 		sim->counters.credit_stalls++;

@@ -72,6 +72,7 @@ struct sim {
 	uint32_t slots_max;
 	const struct mr_kernels *kernels;
 	uint32_t spin_us;
+	double paced_us; /* wall microseconds a cycle, 0 = not paced */
 
 	struct sim_regs regs;
 	struct sim_dma dma;

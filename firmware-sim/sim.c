@@ -156,6 +156,7 @@ static int init(struct sim *sim, const struct mr_sim_options *o)
 	if (status)
 		return status;
 	sim->timing = sim->chip;
+	sim->paced_us = o->paced > 0 ? o->paced * (double)sim->chip.cycle_ps / 1e6 : 0;
 	if (o->why && o->why_bytes)
 		snprintf(o->why, o->why_bytes, "chips, slots, fault, perturb or kernels");
 	if (o->perturb && mr_sim_perturb(sim, o->perturb))

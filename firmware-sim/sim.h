@@ -30,6 +30,11 @@ struct mr_sim_options {
 	 * says, which no schedule survives: E_SCHEDULE_VIOLATION. NULL = none.
 	 */
 	const char *perturb;
+	/*
+	 * Above 0: a step's records come no earlier than this times the time that their cycles take, from the
+	 * start of their command. 0 = as soon as they are computed.
+	 */
+	double paced;
 	uint64_t seed;       /* of random faults; none is drawn yet */
 	uint32_t slots;      /* 0 = 256 */
 	const char *kernels; /* path of class D; NULL = the widest */

@@ -104,6 +104,14 @@ static int set_caps(struct lpu *lpu, const struct mr_model *model, uint32_t batc
 	caps->context = context;
 	caps->batch_max = batch;
 	caps->vocab = model->shape.vocab;
+	struct mr_container c;
+	if (!mr_container_open(program->container, program->bytes, &c, NULL, 0)) {
+		const struct mr_prog_claim *claim = c.claims;
+
+		caps->cycles = (struct mr_cycles){claim->base, claim->slot, claim->block,
+						  claim->tile, claim->record};
+		caps->latency_exact = c.sched != NULL;
+	}
 	caps->kv_tokens = (uint64_t)program->fit.kv_blocks * MR_KV_BLOCK_TOKENS;
 	lpu->kv_layer_bytes = mr_kv_layer_bytes(&model->shape);
 	lpu->layers = model->shape.layers;
