@@ -155,8 +155,8 @@ struct mr_event {
 	uint32_t stopped; /* TOKEN: 1 = a stop token of the slot; no further step was made for it */
 	float logprob;    /* TOKEN: ln p(token) before penalties and temperature */
 	uint64_t cycles;  /* TOKEN: of this step; DONE: of the whole work; 0 = unknown */
-	uint64_t predicted; /* TOKEN of a DECODE: what caps.cycles say of it before it runs */
-	uint64_t seen_ns; /* TOKEN: CLOCK_MONOTONIC when the driver saw the device's record */
+	uint64_t predicted;  /* TOKEN of a DECODE: what caps.cycles say of it before it runs */
+	uint64_t seen_ns;    /* TOKEN: CLOCK_MONOTONIC when the driver saw the device's record */
 	const float *logits; /* TOKEN: vocab floats until the next poll; NULL = not asked for */
 };
 

@@ -103,11 +103,10 @@ static int kv_product(struct exec *e, const struct mr_isa *i, uint64_t start, ui
 	int dots = i->op == MR_OP_DOTS;
 	uint32_t rows = i->stride, blocks = exec_rows(e, i);
 	uint64_t step_in = exec_ceil(dots ? i->cols : MR_ISA_TILE, e->timing.vector_lanes);
-	uint64_t step_out =
-		exec_ceil(dots ? MR_ISA_TILE : i->cols, e->timing.vector_lanes);
+	uint64_t step_out = exec_ceil(dots ? MR_ISA_TILE : i->cols, e->timing.vector_lanes);
 	const struct burst *kv = exec_take(e, i, 1, start + rows * step_in);
-	uint64_t out_at = start + rows * step_in + (uint64_t)blocks * i->interval +
-			  e->timing.plane_latency;
+	uint64_t out_at =
+		start + rows * step_in + (uint64_t)blocks * i->interval + e->timing.plane_latency;
 	uint32_t wide = dots ? i->cols : MR_ISA_TILE;
 
 	if (!x || !kv || x->rows != rows || x->interval != step_in || kv->rows != blocks ||
@@ -169,8 +168,7 @@ static int operand_of(struct exec *e, const struct mr_isa *i, int k, uint64_t st
 	if (i->src[k] >= MR_ISA_IMM1) {
 		if (i->src[k] == MR_ISA_NONE)
 			return 0;
-		o->immediate =
-			mr_isa_float(i->src[k] == MR_ISA_IMM0 ? i->address : i->stride);
+		o->immediate = mr_isa_float(i->src[k] == MR_ISA_IMM0 ? i->address : i->stride);
 		o->data = (const uint8_t *)&o->immediate;
 		o->rows = o->cols = 1;
 		o->stride = 0;
@@ -186,21 +184,21 @@ static int operand_of(struct exec *e, const struct mr_isa *i, int k, uint64_t st
 	return 0;
 }
 
-#define EACH(x_index, y_index, expression)                   \
-	for (uint32_t j = 0; j < n; j++) {                   \
+#define EACH(x_index, y_index, expression)                  \
+	for (uint32_t j = 0; j < n; j++) {                  \
 		const float a = x[x_index], b = y[y_index]; \
-		to[j] = (expression);                        \
+		to[j] = (expression);                       \
 	}
-#define EACH_FORM(expression)                     \
-	do {                                      \
-		if (xs && ys)                     \
-			EACH(j, j, expression)    \
-		else if (xs)                      \
-			EACH(j, 0, expression)    \
-		else if (ys)                      \
-			EACH(0, j, expression)    \
-		else                              \
-			EACH(0, 0, expression)    \
+#define EACH_FORM(expression)                  \
+	do {                                   \
+		if (xs && ys)                  \
+			EACH(j, j, expression) \
+		else if (xs)                   \
+			EACH(j, 0, expression) \
+		else if (ys)                   \
+			EACH(0, j, expression) \
+		else                           \
+			EACH(0, 0, expression) \
 	} while (0)
 
 /* @n elements of an operation with two sources whose elements go on by xs and ys, 0 or 1. */

@@ -79,9 +79,8 @@ static void gather_blocks(struct exec *e, const struct mr_isa *i, struct burst *
 static int do_gather(struct exec *e, const struct mr_isa *i, uint64_t start, uint64_t *end)
 {
 	uint32_t type = mr_isa_type(i), rows = exec_rows(e, i);
-	struct burst *b =
-		exec_put(e, i, start + e->timing.mem_latency, rows, i->interval,
-			 i->src[0] == MR_INDEX_BLOCKS ? MR_T_F16 : MR_T_F32, i->cols);
+	struct burst *b = exec_put(e, i, start + e->timing.mem_latency, rows, i->interval,
+				   i->src[0] == MR_INDEX_BLOCKS ? MR_T_F16 : MR_T_F32, i->cols);
 	const uint8_t *base = exec_sram(e, i);
 
 	*end = start + (uint64_t)rows * i->interval;
@@ -204,8 +203,7 @@ int mr_exec_host(struct exec *e, const struct mr_isa *i, uint64_t start, uint64_
 		*end = start + 1;
 		break;
 	case MR_OP_SAMPLE:
-		e->logits[e->slot] =
-			(const float *)(exec_sram(e, i) + (size_t)e->slot * i->stride);
+		e->logits[e->slot] = (const float *)(exec_sram(e, i) + (size_t)e->slot * i->stride);
 		*end = start + exec_ceil(i->cols, e->timing.vector_lanes) + e->timing.sample_cycles;
 		break;
 	default: /* RECORD */

@@ -104,14 +104,14 @@ static int execute(struct sim *sim, const struct sim_row *rows, uint32_t n)
 	int status;
 
 	for (uint32_t i = 0; i < n; i++)
-		p->slots[i] = (struct exec_slot){rows[i].token, rows[i].position,
-						 rows[i].slot->block};
+		p->slots[i] =
+			(struct exec_slot){rows[i].token, rows[i].position, rows[i].slot->block};
 	status = mr_exec_step(sim->program.exec, p->slots, n, p->record, p->logits, &p->cycles);
 	for (uint32_t i = 0; !status && i < n; i++)
 		if (p->record[i] != last - (n - 1 - i) * claim->record)
 			status = MR_E_SCHEDULE_VIOLATION;
 	if (status)
-sim->counters.violations++;
+		sim->counters.violations++;
 	return status;
 }
 

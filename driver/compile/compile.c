@@ -152,15 +152,15 @@ static int refuse(struct job *j, const struct place_sizes *sizes, uint32_t least
 	for (uint32_t n = 1; n <= PLACE_CHIPS_MAX && !fit->chips_least; n++)
 		if (mr_place_layers(sizes, j->opt->chip->sram_bytes, n, least, &other))
 			fit->chips_least = n;
-	mr_spec_why(j->why, 0,
-		    "does not fit: %llu bytes of matrices, %llu of norms and tables, %llu of work area "
-		    "and %llu of KV for one context of %u tokens; %u x %s have %llu; %s%u",
-		    (unsigned long long)fit->matrices, (unsigned long long)fit->vectors,
-		    (unsigned long long)fit->work, (unsigned long long)fit->kv_least, j->context,
-		    fit->chips, j->opt->chip->name,
-		    (unsigned long long)fit->sram,
-		    fit->chips_least ? "chips that would do: " : "more chips than ",
-		    fit->chips_least ? fit->chips_least : PLACE_CHIPS_MAX);
+	mr_spec_why(
+		j->why, 0,
+		"does not fit: %llu bytes of matrices, %llu of norms and tables, %llu of work area "
+		"and %llu of KV for one context of %u tokens; %u x %s have %llu; %s%u",
+		(unsigned long long)fit->matrices, (unsigned long long)fit->vectors,
+		(unsigned long long)fit->work, (unsigned long long)fit->kv_least, j->context,
+		fit->chips, j->opt->chip->name, (unsigned long long)fit->sram,
+		fit->chips_least ? "chips that would do: " : "more chips than ",
+		fit->chips_least ? fit->chips_least : PLACE_CHIPS_MAX);
 	return MR_E_SRAM_FULL;
 }
 
@@ -206,8 +206,7 @@ static int place(struct job *j)
 	};
 	if (is_schedule(j)) {
 		uint64_t work = mr_schedule_work(&m->shape, j->opt->batch, j->context, 0);
-		uint64_t logits =
-			mr_schedule_work(&m->shape, j->opt->batch, j->context, 1) - work;
+		uint64_t logits = mr_schedule_work(&m->shape, j->opt->batch, j->context, 1) - work;
 
 		sizes.each = align(work, MR_PROG_ALIGN) + angles_bytes(j);
 		sizes.head += logits;
@@ -306,8 +305,8 @@ static int emit(struct job *j)
 	const struct mr_prog_segment *angles[PLACE_CHIPS_MAX] = {NULL};
 	struct sched_layer *layers = calloc(shape->layers, sizeof(*layers));
 	const struct mr_ref_op *head = &j->ops[shape->layers + 1];
-	int status = layers ? mr_emit_create(j->opt->chip, j->place.chips, &j->emitter)
-			    : MR_E_NO_MEMORY;
+	int status =
+		layers ? mr_emit_create(j->opt->chip, j->place.chips, &j->emitter) : MR_E_NO_MEMORY;
 
 	for (uint32_t i = 0; i < j->segment_count; i++)
 		if (!j->tensors[i])
@@ -320,12 +319,12 @@ static int emit(struct job *j)
 		status = MR_E_NO_MEMORY;
 	for (uint32_t c = 0; !status && c < j->place.chips; c++) {
 		j->work[c] = j->sram[c];
-		j->area_count += mr_schedule_areas(shape, j->opt->batch, j->context,
-						   c == j->place.chips - 1, c, j->work[c],
-						   j->areas + j->area_count);
-		j->sram[c] += align(mr_schedule_work(shape, j->opt->batch, j->context,
-						     c == j->place.chips - 1),
-				    MR_PROG_ALIGN);
+		j->area_count +=
+			mr_schedule_areas(shape, j->opt->batch, j->context, c == j->place.chips - 1,
+					  c, j->work[c], j->areas + j->area_count);
+		j->sram[c] += align(
+			mr_schedule_work(shape, j->opt->batch, j->context, c == j->place.chips - 1),
+			MR_PROG_ALIGN);
 	}
 	struct sched_input in = {
 		.shape = shape,

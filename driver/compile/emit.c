@@ -288,7 +288,10 @@ static void hold(struct emitter *e, uint32_t chip, uint32_t stream, struct when 
 		change(e, taken, when_later(*taken, when_after(until, 1)));
 }
 
-#define NO_SOURCES {MR_ISA_NONE, MR_ISA_NONE, MR_ISA_NONE}
+#define NO_SOURCES                                    \
+	{                                             \
+		MR_ISA_NONE, MR_ISA_NONE, MR_ISA_NONE \
+	}
 
 static struct mr_isa blank(enum mr_isa_op op, uint8_t form, uint32_t rows, uint32_t interval,
 			   uint32_t cols)
@@ -420,11 +423,15 @@ static struct flow vector(struct emitter *e, uint32_t chip, struct mr_isa inst, 
 	out.a += e->chip->vector_latency;
 	for (int k = 0; k < 3; k++)
 		hold(e, chip, inst.src[k], out);
-	inst.dst = (uint8_t)take_stream(e, chip, out,
-					when_after(end, e->chip->vector_latency));
+	inst.dst = (uint8_t)take_stream(e, chip, out, when_after(end, e->chip->vector_latency));
 	issue(e, chip, inst, t);
 	ends(e, when_after(end, e->chip->vector_latency));
-	return (struct flow){chip,          inst.dst, out, inst.rows, cols, inst.interval,
+	return (struct flow){chip,
+			     inst.dst,
+			     out,
+			     inst.rows,
+			     cols,
+			     inst.interval,
 			     (uint8_t)((inst.form & 0xf0) | type)};
 }
 
@@ -434,7 +441,7 @@ struct flow mr_emit_vector(struct emitter *e, uint32_t chip, enum mr_isa_op op,
 {
 	uint8_t type = op == MR_OP_CVT ? MR_T_F16 : op == MR_OP_QUANT32 ? MR_T_Q8 : MR_T_F32;
 	int reduces = op == MR_OP_SUM || op == MR_OP_SUMSQ || op == MR_OP_RMAX;
-	uint32_t sources = op == MR_OP_FILL                     ? 0
+	uint32_t sources = op == MR_OP_FILL                      ? 0
 			   : op == MR_OP_FMA || op == MR_OP_MUL3 ? 3
 			   : reduces || op == MR_OP_CVT || op == MR_OP_QUANT32 || op == MR_OP_RSQRT
 				   ? 1
@@ -458,8 +465,8 @@ struct flow mr_emit_vector(struct emitter *e, uint32_t chip, enum mr_isa_op op,
 
 struct flow mr_emit_rsqrt(struct emitter *e, const struct flow *f, float divisor, float plus)
 {
-	struct mr_isa inst = blank(MR_OP_RSQRT, (uint8_t)((f->form & 0xf0) | MR_T_F32), f->rows,
-				   f->interval, 1);
+	struct mr_isa inst =
+		blank(MR_OP_RSQRT, (uint8_t)((f->form & 0xf0) | MR_T_F32), f->rows, f->interval, 1);
 
 	inst.src[0] = (uint8_t)f->stream;
 	inst.address = mr_isa_bits(divisor);
@@ -478,11 +485,12 @@ struct when mr_emit_loadw(struct emitter *e, uint32_t chip, uint32_t type, uint6
 
 	inst.address = (uint32_t)(address / 8);
 	inst.stride = stride;
-	end = when_after(start, up(up(rows, 16) * (cols / 32) * group, e->chip->install_cycle_bytes));
+	end = when_after(start,
+			 up(up(rows, 16) * (cols / 32) * group, e->chip->install_cycle_bytes));
 	EMIT_CHAIN(e, start)
 	{
-		end = when_after(start,
-				 up(up(rows, 16) * (cols / 32) * group, e->chip->install_cycle_bytes));
+		end = when_after(start, up(up(rows, 16) * (cols / 32) * group,
+					   e->chip->install_cycle_bytes));
 		need(e, start, e->taken[chip].mxm);
 		change(e, &e->taken[chip].mxm, end);
 		issue(e, chip, inst, start);
@@ -508,7 +516,12 @@ void mr_emit_mul(struct emitter *e, enum mr_isa_op op, const struct flow *x, uin
 		end = when_after(end, e->chip->plane_latency);
 		hold(e, x->chip, x->stream, at);
 		inst.dst = (uint8_t)take_stream(e, x->chip, at, end);
-		*out = (struct flow){x->chip, inst.dst, at, x->rows, outputs, x->interval,
+		*out = (struct flow){x->chip,
+				     inst.dst,
+				     at,
+				     x->rows,
+				     outputs,
+				     x->interval,
 				     (uint8_t)((x->form & 0xf0) | MR_T_F32)};
 	}
 	issue(e, x->chip, inst, x->at);

@@ -80,9 +80,9 @@ void mr_emit_write(struct emitter *e, const struct flow *f, struct place *p);
 void mr_emit_scatter(struct emitter *e, const struct flow *f, uint64_t address, uint32_t groups);
 
 /* op(a, b, c) at @t, where flows among the sources have to be; places among them are read. */
-struct flow mr_emit_vector(struct emitter *e, uint32_t chip, enum mr_isa_op op, const struct source s[3],
-			   uint32_t rows, uint32_t cols, uint8_t flags, uint32_t interval,
-			   struct when t);
+struct flow mr_emit_vector(struct emitter *e, uint32_t chip, enum mr_isa_op op,
+			   const struct source s[3], uint32_t rows, uint32_t cols, uint8_t flags,
+			   uint32_t interval, struct when t);
 /* Immediate 0 and 1 of RSQRT. */
 struct flow mr_emit_rsqrt(struct emitter *e, const struct flow *f, float divisor, float plus);
 

@@ -19,34 +19,34 @@
  * A chip's work area. X(name, slots: 1 = of every slot, rows, cols, type); Q8 places hold what a product takes in.
  * x are two: what a layer adds to the residual stream goes from one to the other.
  */
-#define WORK_AREAS(X)                                                          \
-	X(table, 1, 1, mr_schedule_table_stride(context) / 4, MR_T_U32)        \
-	X(x0, 1, 1, s->width, MR_T_F32)                                        \
-	X(x1, 1, 1, s->width, MR_T_F32)                                        \
-	X(in, 1, 1, s->width, MR_T_Q8)                                         \
-	X(attn_in, 1, 1, s->heads *s->head_dim, MR_T_Q8)                       \
-	X(ffn_in, 1, 1, s->ffn, MR_T_Q8)                                       \
-	X(q, 1, 1, s->heads *s->head_dim, MR_T_F32)                            \
-	X(q_turned, 1, 1, s->heads *s->head_dim, MR_T_F32)                     \
-	X(k, 1, 1, s->kv_heads *s->head_dim, MR_T_F32)                         \
-	X(v, 1, 1, s->kv_heads *s->head_dim, MR_T_F32)                         \
-	X(attn, 1, 1, s->heads *s->head_dim, MR_T_F32)                         \
-	X(out, 1, 1, s->width, MR_T_F32)                                       \
-	X(gate, 1, 1, s->ffn, MR_T_F32)                                        \
-	X(up, 1, 1, s->ffn, MR_T_F32)                                          \
-	X(scores, 0, s->heads, MR_ISA_TILE, MR_T_F32)                          \
-	X(weights, 0, s->heads, MR_ISA_TILE, MR_T_F32)                         \
-	X(sums, 0, s->heads, s->head_dim, MR_T_F32)                            \
-	X(values, 0, s->heads, s->head_dim, MR_T_F32)                          \
-	X(values_new, 0, s->heads, s->head_dim, MR_T_F32)                      \
-	X(max, 0, s->heads, 1, MR_T_F32)                                       \
-	X(max_tile, 0, s->heads, 1, MR_T_F32)                                  \
-	X(max_new, 0, s->heads, 1, MR_T_F32)                                   \
-	X(total, 0, s->heads, 1, MR_T_F32)                                     \
-	X(total_tile, 0, s->heads, 1, MR_T_F32)                                \
-	X(total_new, 0, s->heads, 1, MR_T_F32)                                 \
-	X(factor_old, 0, s->heads, 1, MR_T_F32)                                \
-	X(factor_new, 0, s->heads, 1, MR_T_F32)                                \
+#define WORK_AREAS(X)                                                   \
+	X(table, 1, 1, mr_schedule_table_stride(context) / 4, MR_T_U32) \
+	X(x0, 1, 1, s->width, MR_T_F32)                                 \
+	X(x1, 1, 1, s->width, MR_T_F32)                                 \
+	X(in, 1, 1, s->width, MR_T_Q8)                                  \
+	X(attn_in, 1, 1, s->heads * s->head_dim, MR_T_Q8)               \
+	X(ffn_in, 1, 1, s->ffn, MR_T_Q8)                                \
+	X(q, 1, 1, s->heads * s->head_dim, MR_T_F32)                    \
+	X(q_turned, 1, 1, s->heads * s->head_dim, MR_T_F32)             \
+	X(k, 1, 1, s->kv_heads * s->head_dim, MR_T_F32)                 \
+	X(v, 1, 1, s->kv_heads * s->head_dim, MR_T_F32)                 \
+	X(attn, 1, 1, s->heads * s->head_dim, MR_T_F32)                 \
+	X(out, 1, 1, s->width, MR_T_F32)                                \
+	X(gate, 1, 1, s->ffn, MR_T_F32)                                 \
+	X(up, 1, 1, s->ffn, MR_T_F32)                                   \
+	X(scores, 0, s->heads, MR_ISA_TILE, MR_T_F32)                   \
+	X(weights, 0, s->heads, MR_ISA_TILE, MR_T_F32)                  \
+	X(sums, 0, s->heads, s->head_dim, MR_T_F32)                     \
+	X(values, 0, s->heads, s->head_dim, MR_T_F32)                   \
+	X(values_new, 0, s->heads, s->head_dim, MR_T_F32)               \
+	X(max, 0, s->heads, 1, MR_T_F32)                                \
+	X(max_tile, 0, s->heads, 1, MR_T_F32)                           \
+	X(max_new, 0, s->heads, 1, MR_T_F32)                            \
+	X(total, 0, s->heads, 1, MR_T_F32)                              \
+	X(total_tile, 0, s->heads, 1, MR_T_F32)                         \
+	X(total_new, 0, s->heads, 1, MR_T_F32)                          \
+	X(factor_old, 0, s->heads, 1, MR_T_F32)                         \
+	X(factor_new, 0, s->heads, 1, MR_T_F32)                         \
 	X(logits, 1, 1, head ? s->vocab : 0, MR_T_F32)
 
 struct work {
@@ -110,11 +110,11 @@ uint32_t mr_schedule_areas(const struct mr_shape *shape, uint32_t batch, uint32_
 	uint32_t n = 0;
 
 	lay_out(&w, shape, chip, address, batch, context, head);
-#define X(label, slots, rows, cols, type)                                      \
-	if (w.label.span)                                                      \
-		areas[n++] = (struct mr_sched_area){.name = #label,            \
+#define X(label, slots, rows, cols, type)                                       \
+	if (w.label.span)                                                       \
+		areas[n++] = (struct mr_sched_area){.name = #label,             \
 						    .address = w.label.address, \
-						    .bytes = w.label.span,     \
+						    .bytes = w.label.span,      \
 						    .chip = chip};
 	WORK_AREAS(X)
 #undef X
@@ -163,9 +163,18 @@ static struct place constant(const struct mr_prog_segment *seg)
 	};
 }
 
-#define FLOW(f)  {.flow = &(f)}
-#define PLACE(p) {.place = &(p)}
-#define IMM(x)   {.immediate = (x)}
+#define FLOW(f)              \
+	{                    \
+		.flow = &(f) \
+	}
+#define PLACE(p)              \
+	{                     \
+		.place = &(p) \
+	}
+#define IMM(x)                   \
+	{                        \
+		.immediate = (x) \
+	}
 #define SRC(...) ((const struct source[3]){__VA_ARGS__})
 
 static uint32_t larger(uint32_t a, uint32_t b)
@@ -204,8 +213,8 @@ static void product(struct sched *s, const struct mr_prog_segment *w, const stru
 
 			cols = w->cols - k < inputs ? w->cols - k : inputs;
 			there = mr_emit_loadw(s->e, w->chip, type,
-					      w->address + row / 16 * stride + k / 32 * block, stride,
-					      rows, cols);
+					      w->address + row / 16 * stride + k / 32 * block,
+					      stride, rows, cols);
 			in.address += (uint64_t)k / 32 * MR_Q8_BYTES;
 			in.cols = cols;
 			part.address += 4ull * (col + row);
@@ -243,14 +252,14 @@ static void norm(struct sched *s, struct place *x, const struct mr_prog_segment 
 
 	EMIT_CHAIN(s->e, t)
 	{
-		struct flow f = mr_emit_vector(s->e, x->chip, MR_OP_SUMSQ, SRC(PLACE(*x)), 1, x->cols,
-					       MR_F_SLOTS, every, t);
+		struct flow f = mr_emit_vector(s->e, x->chip, MR_OP_SUMSQ, SRC(PLACE(*x)), 1,
+					       x->cols, MR_F_SLOTS, every, t);
 
 		f = mr_emit_rsqrt(s->e, &f, (float)x->cols, s->in->shape->rms_eps);
 		f = mr_emit_vector(s->e, x->chip, MR_OP_MUL3, SRC(PLACE(*x), FLOW(f), PLACE(w)), 1,
 				   x->cols, MR_F_SLOTS, every, f.at);
-		f = mr_emit_vector(s->e, x->chip, MR_OP_QUANT32, SRC(FLOW(f)), 1, x->cols, MR_F_SLOTS,
-				   every, f.at);
+		f = mr_emit_vector(s->e, x->chip, MR_OP_QUANT32, SRC(FLOW(f)), 1, x->cols,
+				   MR_F_SLOTS, every, f.at);
 		mr_emit_write(s->e, &f, in);
 	}
 }
@@ -261,8 +270,8 @@ static void quantize(struct sched *s, struct place *x, struct place *to)
 
 	EMIT_CHAIN(s->e, t)
 	{
-		struct flow f = mr_emit_vector(s->e, x->chip, MR_OP_QUANT32, SRC(PLACE(*x)), 1, x->cols,
-					       MR_F_SLOTS, row_cycles(s, x->cols), t);
+		struct flow f = mr_emit_vector(s->e, x->chip, MR_OP_QUANT32, SRC(PLACE(*x)), 1,
+					       x->cols, MR_F_SLOTS, row_cycles(s, x->cols), t);
 
 		mr_emit_write(s->e, &f, to);
 	}
@@ -274,8 +283,8 @@ static void add(struct sched *s, struct place *a, struct place *b, struct place 
 
 	EMIT_CHAIN(s->e, t)
 	{
-		struct flow f = mr_emit_vector(s->e, a->chip, MR_OP_ADD, SRC(PLACE(*a), PLACE(*b)), 1,
-					       a->cols, MR_F_SLOTS, row_cycles(s, a->cols), t);
+		struct flow f = mr_emit_vector(s->e, a->chip, MR_OP_ADD, SRC(PLACE(*a), PLACE(*b)),
+					       1, a->cols, MR_F_SLOTS, row_cycles(s, a->cols), t);
 
 		mr_emit_write(s->e, &f, to);
 	}
@@ -290,13 +299,13 @@ static void gated(struct sched *s, struct work *w)
 
 	EMIT_CHAIN(s->e, t)
 	{
-		struct flow f = mr_emit_vector(s->e, chip, MR_OP_EXP, SRC(IMM(0), PLACE(*g)), 1, cols,
-					       MR_F_SLOTS, every, t);
+		struct flow f = mr_emit_vector(s->e, chip, MR_OP_EXP, SRC(IMM(0), PLACE(*g)), 1,
+					       cols, MR_F_SLOTS, every, t);
 
 		f = mr_emit_vector(s->e, chip, MR_OP_ADD, SRC(FLOW(f), IMM(1)), 1, cols, MR_F_SLOTS,
 				   every, f.at);
-		f = mr_emit_vector(s->e, chip, MR_OP_DIV, SRC(PLACE(*g), FLOW(f)), 1, cols, MR_F_SLOTS,
-				   every, f.at);
+		f = mr_emit_vector(s->e, chip, MR_OP_DIV, SRC(PLACE(*g), FLOW(f)), 1, cols,
+				   MR_F_SLOTS, every, f.at);
 		f = mr_emit_vector(s->e, chip, MR_OP_VMUL, SRC(FLOW(f), PLACE(*u)), 1, cols,
 				   MR_F_SLOTS, every, f.at);
 		f = mr_emit_vector(s->e, chip, MR_OP_QUANT32, SRC(FLOW(f)), 1, cols, MR_F_SLOTS,
@@ -317,8 +326,8 @@ static void turn(struct sched *s, struct place *x, struct place *to, uint64_t ad
 	EMIT_CHAIN(s->e, t)
 	{
 		struct flow a = mr_emit_gather(s->e, &angles, MR_INDEX_POSITION, 0, every, t);
-		struct flow f = mr_emit_vector(s->e, x->chip, MR_OP_CMUL, SRC(PLACE(*x), FLOW(a)), 1,
-					       x->cols, MR_F_SLOTS, every, t);
+		struct flow f = mr_emit_vector(s->e, x->chip, MR_OP_CMUL, SRC(PLACE(*x), FLOW(a)),
+					       1, x->cols, MR_F_SLOTS, every, t);
 
 		if (to) {
 			mr_emit_write(s->e, &f, to);
@@ -353,8 +362,8 @@ static void combine(struct sched *s, enum mr_isa_op op, struct place *a, struct 
 
 	EMIT_CHAIN(s->e, t)
 	{
-		struct flow f = mr_emit_vector(s->e, a->chip, op, SRC(PLACE(*a), PLACE(*b)), a->rows,
-					       a->cols, 0, row_cycles(s, a->cols), t);
+		struct flow f = mr_emit_vector(s->e, a->chip, op, SRC(PLACE(*a), PLACE(*b)),
+					       a->rows, a->cols, 0, row_cycles(s, a->cols), t);
 
 		mr_emit_write(s->e, &f, to);
 	}
@@ -370,13 +379,13 @@ static void merge(struct sched *s, struct work *w, struct place *old, struct pla
 
 	EMIT_CHAIN(s->e, t)
 	{
-		struct flow f =
-			mr_emit_vector(s->e, old->chip, MR_OP_VMUL, SRC(PLACE(*old), PLACE(w->factor_old)),
-				       old->rows, old->cols, 0, every, t);
+		struct flow f = mr_emit_vector(s->e, old->chip, MR_OP_VMUL,
+					       SRC(PLACE(*old), PLACE(w->factor_old)), old->rows,
+					       old->cols, 0, every, t);
 
 		f = mr_emit_vector(s->e, old->chip, MR_OP_FMA,
-				   SRC(PLACE(*new), PLACE(w->factor_new), FLOW(f)), old->rows, old->cols,
-				   0, every, f.at);
+				   SRC(PLACE(*new), PLACE(w->factor_new), FLOW(f)), old->rows,
+				   old->cols, 0, every, f.at);
 		mr_emit_write(s->e, &f, to);
 	}
 }
@@ -387,8 +396,8 @@ static void reduce(struct sched *s, enum mr_isa_op op, struct place *x, struct p
 
 	EMIT_CHAIN(s->e, t)
 	{
-		struct flow f = mr_emit_vector(s->e, x->chip, op, SRC(PLACE(*x)), x->rows, x->cols, 0,
-					       row_cycles(s, x->cols), t);
+		struct flow f = mr_emit_vector(s->e, x->chip, op, SRC(PLACE(*x)), x->rows, x->cols,
+					       0, row_cycles(s, x->cols), t);
 
 		mr_emit_write(s->e, &f, to);
 	}
@@ -412,8 +421,8 @@ static void fill(struct sched *s, struct place *to, float value)
 
 	EMIT_CHAIN(s->e, t)
 	{
-		struct flow f = mr_emit_vector(s->e, to->chip, MR_OP_FILL, SRC(IMM(value)), to->rows,
-					       to->cols, 0, row_cycles(s, to->cols), t);
+		struct flow f = mr_emit_vector(s->e, to->chip, MR_OP_FILL, SRC(IMM(value)),
+					       to->rows, to->cols, 0, row_cycles(s, to->cols), t);
 
 		mr_emit_write(s->e, &f, to);
 	}
@@ -495,8 +504,8 @@ static void attend(struct sched *s, struct work *w, uint64_t keys, uint64_t valu
 static void move_to(struct sched *s, uint32_t chip)
 {
 	struct place *from = &s->work[s->at].x0, *to = &s->work[chip].x0;
-	uint32_t every = larger(row_cycles(s, from->cols),
-				mr_emit_link_cycles(s->e, 4ull * from->cols));
+	uint32_t every =
+		larger(row_cycles(s, from->cols), mr_emit_link_cycles(s->e, 4ull * from->cols));
 	struct when t = from->ready;
 
 	if (chip == s->at)
@@ -511,7 +520,8 @@ static void move_to(struct sched *s, uint32_t chip)
 	s->at = chip;
 }
 
-static void layer_begin(struct sched *s, const struct sched_layer *l, uint64_t keys, uint64_t values)
+static void layer_begin(struct sched *s, const struct sched_layer *l, uint64_t keys,
+			uint64_t values)
 {
 	struct work *w = &s->work[s->at];
 
@@ -550,8 +560,7 @@ static void embed(struct sched *s)
 	for (uint32_t c = 0; c < s->in->chips; c++) {
 		struct place *table = &s->work[c].table;
 
-		mr_emit_host(s->e, MR_OP_DMA_IN, table,
-			     mr_emit_stream_cycles(s->e, table->stride));
+		mr_emit_host(s->e, MR_OP_DMA_IN, table, mr_emit_stream_cycles(s->e, table->stride));
 		/* All of the table is there when its last row is. */
 		t = when_later(t, (struct when){s->in->chip->mem_latency,
 						mr_emit_stream_cycles(s->e, table->stride)});
@@ -564,8 +573,8 @@ static void embed(struct sched *s)
 	rows.ready = t;
 	EMIT_CHAIN(s->e, t)
 	{
-		struct flow f = mr_emit_gather(s->e, &rows, MR_INDEX_TOKEN, 0, row_cycles(s, seg->cols),
-					       t);
+		struct flow f =
+			mr_emit_gather(s->e, &rows, MR_INDEX_TOKEN, 0, row_cycles(s, seg->cols), t);
 
 		mr_emit_write(s->e, &f, x);
 	}

@@ -74,9 +74,9 @@ struct decode_entry {
 	uint32_t slot, generation;
 	uint32_t position; /* of its next record */
 	uint32_t stopped;
-	uint64_t cycles; /* at its last record */
+	uint64_t cycles;    /* at its last record */
 	uint64_t predicted; /* the same, as the program claims */
-	float *logits;   /* of the next record, or NULL */
+	float *logits;      /* of the next record, or NULL */
 };
 
 struct slot {

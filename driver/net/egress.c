@@ -59,8 +59,10 @@ static int32_t off(const struct mr_end *end)
 {
 	int64_t off = (int64_t)(end->cycles - end->predicted);
 
-	return !end->predicted ? 0 : off > INT32_MAX ? INT32_MAX : off < -INT32_MAX ? -INT32_MAX
-										     : (int32_t)off;
+	return !end->predicted    ? 0
+	       : off > INT32_MAX  ? INT32_MAX
+	       : off < -INT32_MAX ? -INT32_MAX
+				  : (int32_t)off;
 }
 
 static void end(void *front, struct mr_request *request, const struct mr_end *end)

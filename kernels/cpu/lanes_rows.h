@@ -87,12 +87,12 @@ static inline void half_dots(uint8_t *const *block, size_t offset, uint32_t bloc
 			const uint16_t *k = (const void *)(block[b] + offset);
 			float *to = y + i * MR_ATTENTION_TILE + 16 * b;
 
-#define SOME(queries)                                                                  \
-	case queries:                                                                  \
-		if (dim == 64)                                                         \
-			block_scores(k, NULL, x + i * dim, queries, 64, scale, to);    \
-		else                                                                   \
-			block_scores(k, NULL, x + i * dim, queries, dim, scale, to);   \
+#define SOME(queries)                                                                \
+	case queries:                                                                \
+		if (dim == 64)                                                       \
+			block_scores(k, NULL, x + i * dim, queries, 64, scale, to);  \
+		else                                                                 \
+			block_scores(k, NULL, x + i * dim, queries, dim, scale, to); \
 		break
 			switch (n) {
 				SOME(1);
@@ -123,8 +123,8 @@ static inline void half_sums(uint8_t *const *block, size_t offset, uint32_t coun
 	}
 }
 
-#define LANES_ROWS                                                                            \
-	.exps = exps, .row_sum = row_sum, .row_squares = row_squares, .row_max = row_max,     \
+#define LANES_ROWS                                                                        \
+	.exps = exps, .row_sum = row_sum, .row_squares = row_squares, .row_max = row_max, \
 	.half_dots = half_dots, .half_sums = half_sums
 
 #endif /* MR_KERNELS_CPU_LANES_ROWS_H */

@@ -22,16 +22,16 @@ static const struct {
 	const char *name;
 	uint8_t form;
 } forms[] = {
-	{"f32", MR_T_F32},        {"f16", MR_T_F16},        {"q8", MR_T_Q8},
-	{"u32", MR_T_U32},        {"q4_1", MR_T_Q4_1X16},   {"q8_0", MR_T_Q8_0X16},
-	{"slots", MR_R_SLOTS},    {"tiles", MR_R_TILES},    {"blocks", MR_R_BLOCKS},
-	{"SLOTS", MR_F_SLOTS},    {"SLOT", MR_F_SLOT},      {"BLOCKS", MR_F_BLOCKS},
+	{"f32", MR_T_F32},     {"f16", MR_T_F16},      {"q8", MR_T_Q8},
+	{"u32", MR_T_U32},     {"q4_1", MR_T_Q4_1X16}, {"q8_0", MR_T_Q8_0X16},
+	{"slots", MR_R_SLOTS}, {"tiles", MR_R_TILES},  {"blocks", MR_R_BLOCKS},
+	{"SLOTS", MR_F_SLOTS}, {"SLOT", MR_F_SLOT},    {"BLOCKS", MR_F_BLOCKS},
 	{"TILE", MR_F_TILE},
 };
 
 static uint8_t stream_of(const char *value)
 {
-	return !strcmp(value, "imm0") ? MR_ISA_IMM0
+	return !strcmp(value, "imm0")   ? MR_ISA_IMM0
 	       : !strcmp(value, "imm1") ? MR_ISA_IMM1
 					: (uint8_t)atoi(value);
 }
@@ -101,8 +101,8 @@ uint32_t assemble(const char *text, struct mr_isa *out, uint32_t room)
 		if (!w || *w == '#')
 			continue;
 		assert_true(n < room);
-		out[n] = (struct mr_isa){
-			.src = {MR_ISA_NONE, MR_ISA_NONE, MR_ISA_NONE}, .dst = MR_ISA_NONE};
+		out[n] = (struct mr_isa){.src = {MR_ISA_NONE, MR_ISA_NONE, MR_ISA_NONE},
+					 .dst = MR_ISA_NONE};
 		while (k < sizeof(ops) / sizeof(ops[0]) && strcmp(w, ops[k].name))
 			k++;
 		if (k == sizeof(ops) / sizeof(ops[0]))

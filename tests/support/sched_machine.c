@@ -11,7 +11,8 @@
 
 #include "kernels/cpu/kernels.h"
 
-void machine_open(struct machine *m, const void *container, size_t bytes, const struct mr_chip *chip)
+void machine_open(struct machine *m, const void *container, size_t bytes,
+		  const struct mr_chip *chip)
 {
 	const struct mr_container *c = &m->c;
 
@@ -67,9 +68,9 @@ static void start(struct machine *m)
 	};
 
 	for (uint32_t k = 0; k < p.chips; k++)
-		chip[k] = (struct exec_chip){
-			c->sched_chips[k].table_address, c->sched_chips[k].table_stride,
-			c->chips[k].kv_address, c->chips[k].kv_block_bytes};
+		chip[k] = (struct exec_chip){c->sched_chips[k].table_address,
+					     c->sched_chips[k].table_stride, c->chips[k].kv_address,
+					     c->chips[k].kv_block_bytes};
 	assert_int_equal(mr_exec_create(&p, &m->sram, mr_kernels_select(NULL), &m->exec), 0);
 }
 
@@ -82,9 +83,9 @@ static void walk(struct machine *m, const uint32_t *tokens, const uint32_t *posi
 		assert_int_equal(
 			mr_walker_create(&m->c, &m->sram, mr_kernels_select(NULL), &m->walker), 0);
 	for (uint32_t i = 0; i < n; i++)
-		rows[i] = (struct walker_row){
-			tokens[i], positions[i],
-			m->kv + (size_t)i * m->c.header->chips * m->blocks, m->blocks};
+		rows[i] = (struct walker_row){tokens[i], positions[i],
+					      m->kv + (size_t)i * m->c.header->chips * m->blocks,
+					      m->blocks};
 	logits = mr_walker_step(m->walker, rows, n);
 	for (uint32_t i = 0; i < n; i++)
 		m->logits[i] = logits + (size_t)i * m->c.ref->vocab;

@@ -20,15 +20,16 @@ struct machine {
 	struct sim_sram sram;
 	struct exec *exec;
 	struct walker *walker;
-	uint32_t *ids;  /* [slots][blocks] */
-	uint8_t **kv;   /* [slots][chips][blocks] */
+	uint32_t *ids;   /* [slots][blocks] */
+	uint8_t **kv;    /* [slots][chips][blocks] */
 	uint32_t blocks; /* of a slot */
 	uint64_t record[MACHINE_SLOTS], cycles;
 	const float *logits[MACHINE_SLOTS];
 };
 
 /* Loads @container, which must stay and may be changed until the first step. */
-void machine_open(struct machine *m, const void *container, size_t bytes, const struct mr_chip *chip);
+void machine_open(struct machine *m, const void *container, size_t bytes,
+		  const struct mr_chip *chip);
 void machine_close(struct machine *m);
 /* A token of each of @n slots. The executor's status; the walker's is 0. */
 int machine_step(struct machine *m, const uint32_t *tokens, const uint32_t *positions, uint32_t n);

@@ -111,9 +111,8 @@ static void what_is_not_published_is_marked(void **state)
 				/* Another source is one that the file's head spells out. */
 				if (strncmp(source, "assumed", 7)) {
 					snprintf(legend, sizeof(legend), "%.2s = ", source);
-					assert_non_null(
-						memmem(b->text, (size_t)(b->end - b->text), legend,
-						       strlen(legend)));
+					assert_non_null(memmem(b->text, (size_t)(b->end - b->text),
+							       legend, strlen(legend)));
 				}
 			}
 			p = eol + 1;

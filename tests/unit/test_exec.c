@@ -37,9 +37,8 @@ static void open_bench(struct bench *b, const char *icu, const char *inst, uint3
 
 	memset(b, 0, sizeof(*b));
 	mr_numerics_enter();
-	assert_int_equal(mr_chip_parse(tiny->text, (size_t)(tiny->end - tiny->text), &b->chip, NULL,
-				       0),
-			 0);
+	assert_int_equal(
+		mr_chip_parse(tiny->text, (size_t)(tiny->end - tiny->text), &b->chip, NULL, 0), 0);
 	b->chip.plane_rows = b->chip.plane_cols = 64;
 	assert_int_equal(mr_sim_sram_init(&b->sram, chips, 1 << 20), 0);
 	b->p = (struct exec_program){
@@ -84,16 +83,15 @@ static void close_bench(struct bench *b)
  * a row of 64 floats passes 16 lanes in 4.
  */
 static const char product_icu[] = "NOP at=200\n";
-static const char product[] =
-	"LOADW q8_0 rows=64 cols=64 addr=0 stride=1088\n"
-	"READ f32 rows=1 cols=64 every=4 addr=65536 to=0 at=100\n"
-	"QUANT32 rows=1 cols=64 every=4 a=0 to=1 at=103\n"
-	"WRITE q8 rows=1 cols=64 every=4 a=1 addr=66048 at=107\n"
-	"READ q8 rows=1 cols=64 every=4 addr=66048 to=2 at=140\n"
-	"MUL rows=1 cols=64 every=4 a=2 to=3 stride=64 at=143\n"
-	"MAX rows=1 cols=64 every=4 a=3 b=imm0 imm0=0 to=4 at=151\n"
-	"WRITE f32 rows=1 cols=64 every=4 a=4 addr=131072 at=155\n"
-	"RECORD at=160\n";
+static const char product[] = "LOADW q8_0 rows=64 cols=64 addr=0 stride=1088\n"
+			      "READ f32 rows=1 cols=64 every=4 addr=65536 to=0 at=100\n"
+			      "QUANT32 rows=1 cols=64 every=4 a=0 to=1 at=103\n"
+			      "WRITE q8 rows=1 cols=64 every=4 a=1 addr=66048 at=107\n"
+			      "READ q8 rows=1 cols=64 every=4 addr=66048 to=2 at=140\n"
+			      "MUL rows=1 cols=64 every=4 a=2 to=3 stride=64 at=143\n"
+			      "MAX rows=1 cols=64 every=4 a=3 b=imm0 imm0=0 to=4 at=151\n"
+			      "WRITE f32 rows=1 cols=64 every=4 a=4 addr=131072 at=155\n"
+			      "RECORD at=160\n";
 
 struct q8_0_block {
 	uint16_t scale;

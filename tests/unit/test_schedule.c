@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <cmocka.h>
 
@@ -141,6 +142,53 @@ static void bits_are_class_d(void **state)
 	compare(model, &tiny, 1, 2, 300, 270);
 }
 
+static double step_us(struct machine *m, uint32_t step)
+{
+	uint32_t token = 1 + step;
+	struct timespec a, b;
+
+	clock_gettime(CLOCK_MONOTONIC, &a);
+	assert_int_equal(machine_step(m, &token, &step, 1), 0);
+	clock_gettime(CLOCK_MONOTONIC, &b);
+	return (double)(b.tv_sec - a.tv_sec) * 1e6 + (double)(b.tv_nsec - a.tv_nsec) / 1e3;
+}
+
+static int by_size(const void *a, const void *b)
+{
+	const double *x = a, *y = b;
+
+	return *x < *y ? -1 : *x > *y;
+}
+
+/* Wall time of a step at batch 1 over that of the same kernels run layer by layer, turn by turn on this thread. */
+static void print_ratio(const struct mr_model *m, const struct mr_chip *chip)
+{
+	enum { STEPS = 31 };
+	struct mr_program program, reference;
+	struct mr_chip large = *chip;
+	struct machine a, b;
+	double ratio[STEPS];
+
+	large.sram_bytes *= 2;
+	compile(m, chip, 2, 1, 512, &program);
+	reference = reference_of(m, &large, 1, 512);
+	machine_open(&a, program.container, program.bytes, chip);
+	machine_open(&b, reference.container, reference.bytes, &large);
+	step_us(&a, 0);
+	step_us(&b, 0);
+	for (uint32_t step = 0; step < STEPS; step++)
+		ratio[step] = step_us(&a, step) / step_us(&b, step);
+	qsort(ratio, STEPS, sizeof(*ratio), by_size);
+	print_message(
+		"wall time of a schedule's step over the CPU's, batch 1: %.2f (median of %d)\n",
+		ratio[STEPS / 2], STEPS);
+	assert_true(ratio[STEPS / 2] < 2);
+	machine_close(&a);
+	machine_close(&b);
+	mr_program_free(&program);
+	mr_program_free(&reference);
+}
+
 static void the_real_model_too(void **state)
 {
 	const char *path = real_model_path();
@@ -151,11 +199,12 @@ static void the_real_model_too(void **state)
 	path = NULL;
 #endif
 	if (!path) {
-		print_message("SKIPPED: no model file (make model), or a build with sanitizers\n");
+		print_message("skipped: no model file (make model), or a build with sanitizers\n");
 		return;
 	}
 	assert_int_equal(mr_model_open(path, &real, NULL, 0), 0);
 	compare(real, &mr1, 2, 2, 512, 3);
+	print_ratio(real, &mr1);
 	mr_model_close(real);
 }
 
@@ -306,19 +355,19 @@ static uint32_t draw(uint32_t n)
 }
 
 enum mutation {
-	EARLIER,  /* an instruction starts some cycles earlier: a dropped wait */
+	EARLIER, /* an instruction starts some cycles earlier: a dropped wait */
 	LATER,
-	OVERLAP,  /* an area lies over another */
-	ADDRESS,  /* an instruction reads or writes beside its place */
-	BOUND,    /* a loop or body is shorter or longer than it must be */
-	STREAM,   /* another stream is taken, or written */
-	SHAPE,    /* a row more or fewer, another width or pace */
-	DROPPED,  /* an instruction is missing */
+	OVERLAP, /* an area lies over another */
+	ADDRESS, /* an instruction reads or writes beside its place */
+	BOUND,   /* a loop or body is shorter or longer than it must be */
+	STREAM,  /* another stream is taken, or written */
+	SHAPE,   /* a row more or fewer, another width or pace */
+	DROPPED, /* an instruction is missing */
 	MUTATIONS
 };
 static const char *const mutation_names[] = {
-	"dropped wait", "late start",  "overlapping areas",  "wrong address", "wrong loop bound",
-	"wrong stream", "wrong shape", "dropped instruction"};
+	"dropped wait",     "late start",   "overlapping areas", "wrong address",
+	"wrong loop bound", "wrong stream", "wrong shape",       "dropped instruction"};
 
 static void claim_anew(struct mr_container *c)
 {
@@ -342,8 +391,8 @@ static void claim_anew(struct mr_container *c)
 /* Moves an area, and all that reads and writes it, some way into the one before it. */
 static int overlap(struct mr_container *c)
 {
-	struct mr_sched_area *a = (struct mr_sched_area *)(uintptr_t)&c->areas[draw(
-		c->sched->areas)];
+	struct mr_sched_area *a =
+		(struct mr_sched_area *)(uintptr_t)&c->areas[draw(c->sched->areas)];
 	struct mr_isa *code = (struct mr_isa *)(uintptr_t)c->instructions;
 	uint32_t by = 8 * (1 + draw(8));
 
@@ -367,8 +416,8 @@ static int overlap(struct mr_container *c)
 static int mutate(enum mutation kind, struct mr_container *c)
 {
 	struct mr_isa *icu = (struct mr_isa *)(uintptr_t)c->icu;
-	struct mr_isa *i = (struct mr_isa *)(uintptr_t)&c->instructions[draw(
-		c->sched->instructions)];
+	struct mr_isa *i =
+		(struct mr_isa *)(uintptr_t)&c->instructions[draw(c->sched->instructions)];
 	uint32_t by = 1 + draw(20);
 
 	switch (kind) {
@@ -446,9 +495,9 @@ static void mutants_are_caught(void **state)
 			struct mr_container c;
 
 			memcpy(program.container, copy, program.bytes);
-			assert_int_equal(mr_container_open(program.container, program.bytes, &c, NULL,
-							   0),
-					 0);
+			assert_int_equal(
+				mr_container_open(program.container, program.bytes, &c, NULL, 0),
+				0);
 			if (!mutate((enum mutation)kind, &c))
 				continue;
 			mr_container_seal(program.container);

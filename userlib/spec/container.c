@@ -107,7 +107,8 @@ static int open_schedule(struct mr_container *c, struct mr_spec_why *why)
 {
 	const struct mr_prog_header *h = c->header;
 	uint64_t before = sizeof(*c->ref) + (uint64_t)c->ref->chips * sizeof(*c->chips);
-	const struct mr_sched_header *s = (const struct mr_sched_header *)(c->chips + c->ref->chips);
+	const struct mr_sched_header *s =
+		(const struct mr_sched_header *)(c->chips + c->ref->chips);
 
 	if (h->payload_bytes < before + sizeof(*s) || s->version != 1 ||
 	    s->chips != c->ref->chips ||
@@ -129,8 +130,8 @@ uint64_t mr_claim_cycles(const struct mr_prog_claim *claim, const uint32_t *bloc
 
 	for (uint32_t i = 0; i < n; i++)
 		cycles += claim->slot + claim->block * blocks[i] +
-			  claim->tile *
-				  (((uint64_t)blocks[i] + claim->tile_blocks - 1) / claim->tile_blocks);
+			  claim->tile * (((uint64_t)blocks[i] + claim->tile_blocks - 1) /
+					 claim->tile_blocks);
 	return cycles;
 }
 

@@ -137,7 +137,7 @@ _Static_assert(sizeof(struct mr_prog_claim) == 64, "claim");
 struct mr_ref_header {
 	uint32_t version; /* 1 */
 	uint32_t chips;   /* as the container's */
-	uint32_t ops;     /* 0 in payload `schedule`, which begins with this header and chips[] too */
+	uint32_t ops; /* 0 in payload `schedule`, which begins with this header and chips[] too */
 	uint32_t kv_blocks; /* blocks of 16 positions, all layers, in all slots together */
 	uint32_t layers, width, heads, kv_heads, head_dim, ffn, vocab, context;
 	float rms_eps, rope_base;

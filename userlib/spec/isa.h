@@ -26,40 +26,40 @@ enum mr_isa_unit {
 #define MR_ISA_QUEUES 8u
 
 /* X(name, code) */
-#define MR_ISA_OPS(X)      \
-	X(NOP, 0x00)       \
-	X(LOOP, 0x01)      \
-	X(END, 0x02)       \
-	X(READ, 0x10)      \
-	X(WRITE, 0x11)     \
-	X(GATHER, 0x12)    \
-	X(SCATTER, 0x13)   \
-	X(LOADW, 0x20)     \
-	X(MUL, 0x21)       \
-	X(ACC, 0x22)       \
-	X(DOTS, 0x23)      \
-	X(SUMS, 0x24)      \
-	X(ADD, 0x30)       \
-	X(SUB, 0x31)       \
-	X(VMUL, 0x32)      \
-	X(MUL3, 0x33)      \
-	X(FMA, 0x34)       \
-	X(DIV, 0x35)       \
-	X(MAX, 0x36)       \
-	X(EXP, 0x37)       \
-	X(RSQRT, 0x38)     \
-	X(CMUL, 0x39)      \
-	X(SUM, 0x3a)       \
-	X(SUMSQ, 0x3b)     \
-	X(RMAX, 0x3c)      \
-	X(FILL, 0x3d)      \
-	X(CVT, 0x3e)       \
-	X(QUANT32, 0x3f)   \
-	X(SEND, 0x50)      \
-	X(RECV, 0x51)      \
-	X(DMA_IN, 0x60)    \
-	X(DMA_OUT, 0x61)   \
-	X(SAMPLE, 0x62)    \
+#define MR_ISA_OPS(X)    \
+	X(NOP, 0x00)     \
+	X(LOOP, 0x01)    \
+	X(END, 0x02)     \
+	X(READ, 0x10)    \
+	X(WRITE, 0x11)   \
+	X(GATHER, 0x12)  \
+	X(SCATTER, 0x13) \
+	X(LOADW, 0x20)   \
+	X(MUL, 0x21)     \
+	X(ACC, 0x22)     \
+	X(DOTS, 0x23)    \
+	X(SUMS, 0x24)    \
+	X(ADD, 0x30)     \
+	X(SUB, 0x31)     \
+	X(VMUL, 0x32)    \
+	X(MUL3, 0x33)    \
+	X(FMA, 0x34)     \
+	X(DIV, 0x35)     \
+	X(MAX, 0x36)     \
+	X(EXP, 0x37)     \
+	X(RSQRT, 0x38)   \
+	X(CMUL, 0x39)    \
+	X(SUM, 0x3a)     \
+	X(SUMSQ, 0x3b)   \
+	X(RMAX, 0x3c)    \
+	X(FILL, 0x3d)    \
+	X(CVT, 0x3e)     \
+	X(QUANT32, 0x3f) \
+	X(SEND, 0x50)    \
+	X(RECV, 0x51)    \
+	X(DMA_IN, 0x60)  \
+	X(DMA_OUT, 0x61) \
+	X(SAMPLE, 0x62)  \
 	X(RECORD, 0x63)
 
 enum mr_isa_op {
@@ -86,7 +86,8 @@ enum mr_isa_register { MR_R_NONE, MR_R_SLOTS, MR_R_TILES, MR_R_BLOCKS };
 #define MR_F_SLOTS  0x10u /* rows for each slot, stride apart */
 #define MR_F_SLOT   0x20u /* in LOOP SLOTS: the address is the current slot's, stride apart */
 #define MR_F_BLOCKS 0x40u /* rows for each KV block of the tile */
-#define MR_F_TILE   0x80u /* a row's elements are the tile's positions: those beyond the slot's are absent */
+#define MR_F_TILE \
+	0x80u /* a row's elements are the tile's positions: those beyond the slot's are absent */
 
 #define MR_ISA_NONE  255u /* no stream */
 #define MR_ISA_IMM0  254u /* as a source: address, stride as FP32 */
@@ -110,8 +111,9 @@ struct mr_isa {
 	uint16_t slope;
 	uint16_t interval; /* cycles from a row to the next */
 	uint32_t cols;
-	uint32_t address; /* in units of 8 bytes; of VXM immediate 0, of DOTS the factor, as FP32's bits */
-	uint32_t stride;  /* bytes; of VXM immediate 1 */
+	uint32_t
+		address; /* in units of 8 bytes; of VXM immediate 0, of DOTS the factor, as FP32's bits */
+	uint32_t stride; /* bytes; of VXM immediate 1 */
 };
 _Static_assert(sizeof(struct mr_isa) == 32, "instruction");
 
@@ -157,9 +159,9 @@ _Static_assert(sizeof(struct mr_sched_area) == 64, "schedule area");
 
 static inline uint32_t mr_isa_queue(const struct mr_isa *i)
 {
-	return i->op == MR_OP_NOP                                ? i->peer
+	return i->op == MR_OP_NOP                               ? i->peer
 	       : i->op == MR_OP_WRITE || i->op == MR_OP_SCATTER ? MR_ISA_WRITES
-								 : i->op >> 4;
+								: i->op >> 4;
 }
 
 static inline float mr_isa_float(uint32_t bits)

@@ -22,7 +22,8 @@ int mr_replay_refuse(struct replay *r, const struct mr_isa *i, int status, const
 /* ---- the ICU's queue ---- */
 
 struct sums {
-	uint64_t base, slot, block, tile, last; /* last: length of the latest body in LOOP SLOTS alone */
+	uint64_t base, slot, block, tile,
+		last; /* last: length of the latest body in LOOP SLOTS alone */
 	uint32_t bodies;
 };
 
@@ -43,9 +44,9 @@ static int add_up(const struct mr_container *c, struct sums *s, struct mr_spec_w
 		int ok = blank_icu(i);
 
 		if (ok && i->op == MR_OP_NOP) {
-			ok = i->form == MR_R_NONE ? !i->slope
+			ok = i->form == MR_R_NONE    ? !i->slope
 			     : i->form == MR_R_SLOTS ? depth == 0
-						      : i->form == MR_R_BLOCKS && depth == 2;
+						     : i->form == MR_R_BLOCKS && depth == 2;
 			ok = ok && i->body == s->bodies++ && s->bodies < 65536;
 			*(depth == 2 ? &s->tile : depth ? &s->slot : &s->base) += i->offset;
 			if (depth == 1)
@@ -98,8 +99,8 @@ static int check_order(const struct mr_container *c, uint32_t bodies, struct mr_
 		if (i->body < body || i->body >= bodies || i->chip >= c->sched->chips ||
 		    mr_isa_queue(i) >= MR_ISA_QUEUES || mr_isa_queue(i) == MR_ISA_ICU ||
 		    mr_isa_queue(i) == MR_ISA_SXM)
-			return mr_spec_why(why, MR_E_FORMAT,
-					   "instruction %u: body, chip or queue", k);
+			return mr_spec_why(why, MR_E_FORMAT, "instruction %u: body, chip or queue",
+					   k);
 		body = i->body;
 	}
 	return 0;
@@ -128,9 +129,10 @@ static int end_body(struct replay *r)
 		memset(p->queue, 0, sizeof(p->queue));
 		for (uint32_t s = 0; s < r->chip->streams; s++) {
 			if (p->stream[s].there && !p->stream[s].taken)
-				return mr_spec_why(r->why, MR_E_SCHEDULE_VIOLATION,
-						   "body %u, chip %u: nobody took the rows on stream %u",
-						   r->body, k, s);
+				return mr_spec_why(
+					r->why, MR_E_SCHEDULE_VIOLATION,
+					"body %u, chip %u: nobody took the rows on stream %u",
+					r->body, k, s);
 			p->stream[s].there = 0;
 		}
 		if (p->summing || (p->installed && !p->used))

@@ -39,7 +39,8 @@ struct replay_chip {
 	uint64_t weights_ready;
 	uint32_t outputs, inputs, sums_outputs, sums_rows;
 	uint32_t installed, used, summing;
-	uint32_t *word; /* [work_bytes / 4]: 1 + the cycle since which it may be read, 0 = never written */
+	uint32_t *
+		word; /* [work_bytes / 4]: 1 + the cycle since which it may be read, 0 = never written */
 	struct kv_part *kv;
 	uint32_t kv_count;
 	struct busy *read; /* of the body under way */
@@ -50,10 +51,10 @@ struct replay {
 	const struct mr_container *c;
 	const struct mr_chip *chip;
 	struct mr_spec_why *why;
-	struct replay_chip *part;  /* [chips] */
-	struct passing *flight;    /* [chips][chips] */
-	uint64_t *link_free;       /* [chips][chips] */
-	uint32_t slots, blocks;    /* of this replay: slots of the step, blocks of a tile */
+	struct replay_chip *part; /* [chips] */
+	struct passing *flight;   /* [chips][chips] */
+	uint64_t *link_free;      /* [chips][chips] */
+	uint32_t slots, blocks;   /* of this replay: slots of the step, blocks of a tile */
 	uint32_t slot, in_slot, in_tile;
 	uint64_t now, body_end;
 	uint32_t body;

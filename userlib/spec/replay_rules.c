@@ -303,8 +303,8 @@ static int rule_write(struct replay *r, const struct mr_isa *i, uint64_t start)
 		status = bad(r, i, "fields");
 	if (!status)
 		status = take(r, i, 0, start, s.rows, i->interval, &p);
-	if (!status && (p->rows != s.rows || p->type != mr_isa_type(i) || p->cols != i->cols ||
-			p->groups))
+	if (!status &&
+	    (p->rows != s.rows || p->type != mr_isa_type(i) || p->cols != i->cols || p->groups))
 		status = late(r, i, "other rows pass in this cycle");
 	if (!status)
 		status = port(r, i, WRITES, r->chip->write_ports, banks_of(r, &s, start, end));
@@ -387,12 +387,12 @@ static int rule_scatter(struct replay *r, const struct mr_isa *i, uint64_t start
 	struct passing *x = NULL;
 	int status = check_flags(r, i, MR_F_SLOTS);
 
-	if (!status && (i->src[1] != MR_ISA_NONE || i->peer || i->dst != MR_ISA_NONE || i->stride ||
-			!i->src[2] || i->src[2] == MR_ISA_NONE || i->rows != 1 ||
-			!(i->form & MR_F_SLOTS) || mr_isa_type(i) != MR_T_F16 ||
-			i->cols % (16 * i->src[2]) ||
-			8ull * i->address + 2ull * MR_ISA_BLOCK * i->cols >
-				r->c->chips[i->chip].kv_block_bytes))
+	if (!status &&
+	    (i->src[1] != MR_ISA_NONE || i->peer || i->dst != MR_ISA_NONE || i->stride ||
+	     !i->src[2] || i->src[2] == MR_ISA_NONE || i->rows != 1 || !(i->form & MR_F_SLOTS) ||
+	     mr_isa_type(i) != MR_T_F16 || i->cols % (16 * i->src[2]) ||
+	     8ull * i->address + 2ull * MR_ISA_BLOCK * i->cols >
+		     r->c->chips[i->chip].kv_block_bytes))
 		status = bad(r, i, "fields");
 	if (!status)
 		status = take(r, i, 0, start, rows, i->interval, &x);
@@ -508,8 +508,8 @@ static int rule_blocks(struct replay *r, const struct mr_isa *i, uint64_t start)
 	int status = check_flags(r, i, MR_F_BLOCKS);
 
 	if (!status && (i->src[2] != MR_ISA_NONE || i->peer || (!dots && i->address) ||
-			i->rows != 1 || !(i->form & MR_F_BLOCKS) || i->cols % 16 || i->cols > 1024 ||
-			mr_isa_type(i) != MR_T_F32 || !rows || rows > 65535))
+			i->rows != 1 || !(i->form & MR_F_BLOCKS) || i->cols % 16 ||
+			i->cols > 1024 || mr_isa_type(i) != MR_T_F32 || !rows || rows > 65535))
 		status = bad(r, i, "fields");
 	if (!status)
 		status = take(r, i, 0, start, rows, in, &x);
@@ -519,8 +519,10 @@ static int rule_blocks(struct replay *r, const struct mr_isa *i, uint64_t start)
 			kv->rows != blocks || kv->cols != i->cols || rows % kv->groups ||
 			(dots ? x->cols != i->cols : x->cols != MR_ISA_TILE || !x->tile)))
 		status = late(r, i, "other rows pass in this cycle");
-	if (!status && i->interval < MR_ISA_BLOCK * replay_ceil(kv->groups * replay_ceil(i->cols, r->chip->plane_rows),
-								r->chip->plane_count))
+	if (!status &&
+	    i->interval < MR_ISA_BLOCK * replay_ceil(kv->groups * replay_ceil(i->cols,
+									      r->chip->plane_rows),
+						     r->chip->plane_count))
 		status = late(r, i, "blocks too quick for the planes");
 	if (!status)
 		status = mxm_until(r, i, start, through);
@@ -585,10 +587,10 @@ static int rule_vector(struct replay *r, const struct mr_isa *i, uint64_t start)
 	uint32_t tile = 0;
 	int status = check_flags(r, i, MR_F_SLOTS);
 
-	if (!status && (!unused(i, n) || i->peer || mr_isa_type(i) != MR_T_F32 ||
-			(i->op == MR_OP_CVT && i->cols % 16) ||
-			(i->op == MR_OP_CMUL && i->cols % 16) ||
-			(i->op == MR_OP_QUANT32 && i->cols % 32)))
+	if (!status &&
+	    (!unused(i, n) || i->peer || mr_isa_type(i) != MR_T_F32 ||
+	     (i->op == MR_OP_CVT && i->cols % 16) || (i->op == MR_OP_CMUL && i->cols % 16) ||
+	     (i->op == MR_OP_QUANT32 && i->cols % 32)))
 		status = bad(r, i, "fields");
 	if (!status && i->interval < replay_ceil(i->cols, r->chip->vector_lanes))
 		status = late(r, i, "rows too quick for the lanes");
@@ -622,13 +624,13 @@ static int rule_send(struct replay *r, const struct mr_isa *i, uint64_t start)
 	struct passing *p = NULL;
 	int status = check_flags(r, i, MR_F_SLOTS);
 
-	if (!status && (!unused(i, 1) || i->dst != MR_ISA_NONE || i->address || i->stride || !bits ||
-			i->peer >= r->c->sched->chips || i->peer == i->chip))
+	if (!status && (!unused(i, 1) || i->dst != MR_ISA_NONE || i->address || i->stride ||
+			!bits || i->peer >= r->c->sched->chips || i->peer == i->chip))
 		status = bad(r, i, "fields");
 	if (!status)
 		status = take(r, i, 0, start, rows, i->interval, &p);
-	if (!status && (p->rows != rows || p->type != mr_isa_type(i) || p->cols != i->cols ||
-			p->groups))
+	if (!status &&
+	    (p->rows != rows || p->type != mr_isa_type(i) || p->cols != i->cols || p->groups))
 		status = late(r, i, "other rows pass in this cycle");
 	if (!status && i->interval < replay_ceil(replay_ceil(bits * 1000000, r->chip->link_mbps),
 						 r->chip->cycle_ps))
@@ -694,8 +696,8 @@ static int rule_host(struct replay *r, const struct mr_isa *i, uint64_t start)
 	}
 	case MR_OP_DMA_OUT:
 	case MR_OP_SAMPLE:
-		if (!r->in_slot || i->form != (MR_T_F32 | MR_F_SLOT) || i->rows != 1 || i->interval ||
-		    i->cols != r->c->ref->vocab)
+		if (!r->in_slot || i->form != (MR_T_F32 | MR_F_SLOT) || i->rows != 1 ||
+		    i->interval || i->cols != r->c->ref->vocab)
 			return bad(r, i, "fields");
 		status = readable(r, i, &s, start);
 		r->samples += i->op == MR_OP_SAMPLE;

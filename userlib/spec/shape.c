@@ -63,8 +63,8 @@ static int take_product(struct reader *r, const char *p, const char *end)
 		*sizes[i] = (uint32_t)v;
 	}
 	if (!status && next_word(&p, end).bytes)
-		status = mr_spec_why(&r->why, MR_E_FORMAT, "line %u: more than four sizes",
-				     r->line);
+		status =
+			mr_spec_why(&r->why, MR_E_FORMAT, "line %u: more than four sizes", r->line);
 	r->out->count += !status;
 	return status;
 }
