@@ -22,6 +22,8 @@
 #include "userlib/spec/container.h"
 #include "userlib/spec/why.h"
 
+#define TILE_BLOCKS 16u /* of an attention tile */
+
 struct job {
 	const struct mr_model *model;
 	const struct mr_compile_options *opt;
@@ -30,16 +32,19 @@ struct job {
 	struct placement place;
 	uint64_t *layer_bytes;
 	uint32_t context;
-	int tied; /* one chip holds embedding and head, and they are one matrix */
+	int columns; /* a schedule that cuts matrices by columns of their products */
+	int tied;    /* one chip holds embedding and head, and they are one matrix */
 
 	/* the tables under way; a segment's offset counts from the first one's until the container is there */
 	struct mr_prog_segment *segments;
 	const struct mr_tensor **tensors; /* of each segment; NULL = angles */
+	uint32_t *first_row;              /* of the tensor, that the segment begins with */
 	uint32_t segment_count;
 	uint64_t data;                  /* bytes of the segments so far */
 	uint64_t sram[PLACE_CHIPS_MAX]; /* first free address of each chip */
 	uint64_t work[PLACE_CHIPS_MAX]; /* where a schedule's work area lies */
-	struct mr_ref_op *ops;          /* [layers + 2]: which segment is what */
+	struct sched_layer *layers;     /* [layers]: which segment is what */
+	uint32_t embed, norm, head;     /* segments */
 	struct emitter *emitter;
 	struct emitted emitted;
 	struct mr_sched_area *areas;
@@ -174,6 +179,36 @@ static uint64_t angles_bytes(const struct job *j)
 	return align(4ull * j->context * j->model->shape.head_dim, MR_PROG_ALIGN);
 }
 
+/* By columns no chip has layers of its own but slices of all: what the fullest has, norms included. */
+static uint64_t cut_layers(struct job *j)
+{
+	struct mr_fit *fit = &j->program->fit;
+	const struct mr_tensor *t[MR_REF_TENSORS];
+	uint64_t most = 0;
+
+	memset(j->layer_bytes, 0, j->model->shape.layers * sizeof(*j->layer_bytes));
+	for (uint32_t c = 0; c < j->opt->chips; c++) {
+		uint64_t bytes = 0;
+
+		for (uint32_t l = 0; l < j->model->shape.layers; l++) {
+			layer_tensors(&j->model->layers[l], t);
+			for (int i = 0; i < MR_REF_TENSORS; i++) {
+				uint32_t first = 0, end = 1;
+
+				if (t[i]->rows > 1)
+					sched_slice(t[i]->rows, c, j->opt->chips, &first, &end);
+				bytes += align(
+					mr_layout_bytes(layout_of(t[i]), end - first, t[i]->cols),
+					MR_PROG_ALIGN);
+				if (c && t[i]->rows == 1)
+					fit->vectors += tensor_bytes(t[i]);
+			}
+		}
+		most = bytes > most ? bytes : most;
+	}
+	return most;
+}
+
 /* Sizes, then the cut of the pipeline; fills program->fit. */
 static int place(struct job *j)
 {
@@ -214,6 +249,8 @@ static int place(struct job *j)
 		fit->work = align(work, MR_PROG_ALIGN) * j->opt->chips + logits;
 		fit->vectors += angles_bytes(j) * j->opt->chips;
 	}
+	if (j->columns)
+		sizes.each += cut_layers(j);
 	fit->kv_least = least * sizes.kv_layer * sizes.layers;
 	if (!mr_place_layers(&sizes, j->opt->chip->sram_bytes, j->opt->chips, least, &j->place))
 		return refuse(j, &sizes, least);
@@ -254,12 +291,56 @@ static uint32_t put_rows(struct job *j, const char *name, uint32_t layout, uint3
 	return i;
 }
 
+/* Rows [first, end) of @t; NULL where there are none. */
+static const struct mr_prog_segment *put_slice(struct job *j, const struct mr_tensor *t,
+					       uint32_t first, uint32_t end, uint32_t chip)
+{
+	uint32_t i;
+
+	if (first == end)
+		return NULL;
+	i = put_rows(j, t->name, layout_of(t), end - first, t->cols, chip);
+	j->tensors[i] = t;
+	j->first_row[i] = first;
+	return &j->segments[i];
+}
+
 static uint32_t put_segment(struct job *j, const struct mr_tensor *t, uint32_t chip)
 {
-	uint32_t i = put_rows(j, t->name, layout_of(t), t->rows, t->cols, chip);
+	return (uint32_t)(put_slice(j, t, 0, t->rows, chip) - j->segments);
+}
 
-	j->tensors[i] = t;
-	return i;
+static void put_layer(struct job *j, uint32_t layer, uint32_t chip)
+{
+	const struct mr_tensor *t[MR_REF_TENSORS];
+
+	layer_tensors(&j->model->layers[layer], t);
+	for (int i = 0; i < MR_REF_TENSORS; i++) {
+		uint32_t first = 0, end = t[i]->rows;
+
+		if (j->columns && t[i]->rows > 1)
+			sched_slice(t[i]->rows, chip, j->place.chips, &first, &end);
+		j->layers[layer].tensor[chip][i] = put_slice(j, t[i], first, end, chip);
+	}
+}
+
+/* Every tensor's place. */
+static void put_segments(struct job *j)
+{
+	uint32_t last = j->place.chips - 1;
+
+	j->embed = put_segment(j, &j->model->token_embd, 0);
+	for (uint32_t c = 0; c < j->place.chips; c++) {
+		if (is_schedule(j))
+			put_rows(j, "angles", MR_LAYOUT_F32, j->context, j->model->shape.head_dim,
+				 c);
+		for (uint32_t k = 0; k < j->place.layers[c] && !j->columns; k++)
+			put_layer(j, j->place.first[c] + k, c);
+		for (uint32_t l = 0; l < j->model->shape.layers && j->columns; l++)
+			put_layer(j, l, c);
+	}
+	j->norm = put_segment(j, &j->model->output_norm, last);
+	j->head = j->tied ? j->embed : put_segment(j, &j->model->output, last);
 }
 
 static struct mr_ref_op *put_op(struct mr_ref_op *op, uint32_t kind, uint32_t chip, uint32_t layer)
@@ -272,30 +353,23 @@ static struct mr_ref_op *put_op(struct mr_ref_op *op, uint32_t kind, uint32_t ch
 	return op;
 }
 
-/* Every tensor's place, and the list of layers that names them. */
-static void put_segments(struct job *j)
+/* The list of layers that a device walks. */
+static void put_list(const struct job *j, struct mr_ref_op *op)
 {
-	struct mr_ref_op *op = j->ops;
-	uint32_t last = j->place.chips - 1, embd;
-
-	embd = put_segment(j, &j->model->token_embd, 0);
-	put_op(op, MR_REF_EMBED, 0, 0)->segment[0] = embd;
+	put_op(op, MR_REF_EMBED, 0, 0)->segment[0] = j->embed;
 	for (uint32_t c = 0; c < j->place.chips; c++) {
-		if (is_schedule(j))
-			put_rows(j, "angles", MR_LAYOUT_F32, j->context, j->model->shape.head_dim,
-				 c);
 		for (uint32_t k = 0; k < j->place.layers[c]; k++) {
-			const struct mr_tensor *t[MR_REF_TENSORS];
 			uint32_t layer = j->place.first[c] + k;
-			layer_tensors(&j->model->layers[layer], t);
+
 			op = put_op(op + 1, MR_REF_LAYER, c, layer);
 			for (int i = 0; i < MR_REF_TENSORS; i++)
-				op->segment[i] = put_segment(j, t[i], c);
+				op->segment[i] =
+					(uint32_t)(j->layers[layer].tensor[c][i] - j->segments);
 		}
 	}
-	op = put_op(op + 1, MR_REF_HEAD, last, 0);
-	op->segment[0] = put_segment(j, &j->model->output_norm, last);
-	op->segment[1] = j->tied ? embd : put_segment(j, &j->model->output, last);
+	op = put_op(op + 1, MR_REF_HEAD, j->place.chips - 1, 0);
+	op->segment[0] = j->norm;
+	op->segment[1] = j->head;
 }
 
 /* The work areas behind the segments, and the instructions. */
@@ -303,17 +377,11 @@ static int emit(struct job *j)
 {
 	const struct mr_shape *shape = &j->model->shape;
 	const struct mr_prog_segment *angles[PLACE_CHIPS_MAX] = {NULL};
-	struct sched_layer *layers = calloc(shape->layers, sizeof(*layers));
-	const struct mr_ref_op *head = &j->ops[shape->layers + 1];
-	int status =
-		layers ? mr_emit_create(j->opt->chip, j->place.chips, &j->emitter) : MR_E_NO_MEMORY;
+	int status = mr_emit_create(j->opt->chip, j->place.chips, &j->emitter);
 
 	for (uint32_t i = 0; i < j->segment_count; i++)
 		if (!j->tensors[i])
 			angles[j->segments[i].chip] = &j->segments[i];
-	for (uint32_t l = 0; layers && l < shape->layers; l++)
-		for (int i = 0; i < MR_REF_TENSORS; i++)
-			layers[l].tensor[i] = &j->segments[j->ops[l + 1].segment[i]];
 	j->areas = calloc((size_t)j->place.chips * SCHED_AREAS, sizeof(*j->areas));
 	if (!j->areas)
 		status = MR_E_NO_MEMORY;
@@ -333,18 +401,18 @@ static int emit(struct job *j)
 		.batch = j->opt->batch,
 		.context = j->context,
 		.place = &j->place,
-		.embed = &j->segments[j->ops[0].segment[0]],
-		.norm = &j->segments[head->segment[0]],
-		.head = &j->segments[head->segment[1]],
+		.columns = j->columns,
+		.embed = &j->segments[j->embed],
+		.norm = &j->segments[j->norm],
+		.head = &j->segments[j->head],
 		.angles = angles,
-		.layers = layers,
+		.layers = j->layers,
 		.work = j->work,
 	};
 	if (!status)
 		status = mr_schedule_emit(&in, j->emitter, &j->emitted);
 	if (status)
 		mr_spec_why(j->why, status, "no schedule for chip %s", j->opt->chip->name);
-	free(layers);
 	return status;
 }
 
@@ -417,7 +485,7 @@ static void put_payload(struct job *j)
 	if (is_schedule(j))
 		put_schedule(j, chips + j->place.chips);
 	else
-		memcpy(chips + j->place.chips, j->ops, (s->layers + 2) * sizeof(*j->ops));
+		put_list(j, (struct mr_ref_op *)(chips + j->place.chips));
 }
 
 static void put_tables(struct job *j)
@@ -440,11 +508,11 @@ static void put_tables(struct job *j)
 	if (is_schedule(j)) {
 		epoch->ops = j->emitted.inst_count;
 		*claim = j->emitted.claim;
-		claim->tile_blocks = 16;
+		claim->tile_blocks = TILE_BLOCKS;
 		return;
 	}
 	epoch->ops = s->layers + 2;
-	claim->tile_blocks = 16;
+	claim->tile_blocks = TILE_BLOCKS;
 	struct mr_container view = {
 		.segments = segments,
 		.ref = (struct mr_ref_header *)(j->bytes + j->header->payload_offset),
@@ -473,6 +541,13 @@ static void put_angles(const struct job *j, float *to)
 	}
 }
 
+/* A row of a matrix in the model's file: blocks of 32 columns, of 20 or 34 bytes. */
+static const void *row_of(const struct mr_tensor *t, uint32_t row)
+{
+	return (const uint8_t *)t->data +
+	       (size_t)row * (t->cols / 32) * (t->type == MR_TENSOR_Q4_1 ? 20 : 34);
+}
+
 static void pack_weights(struct job *j)
 {
 	const float *angles = NULL;
@@ -490,7 +565,7 @@ static void pack_weights(struct job *j)
 			memcpy(to, t->data, s->bytes);
 		else
 			mr_pack(s->layout == MR_LAYOUT_Q4_1X16 ? MR_PACK_Q4_1X16 : MR_PACK_Q8_0X16,
-				t->data, t->rows, t->cols, to);
+				row_of(t, j->first_row[i]), s->rows, s->cols, to);
 		angles = t ? angles : to;
 		done += s->bytes;
 		if (j->opt->progress)
@@ -498,22 +573,31 @@ static void pack_weights(struct job *j)
 	}
 }
 
-static int build(struct job *j)
+/* Placement, segments and, of a schedule, instructions: all but the container's bytes. */
+static int plan(struct job *j)
 {
-	const struct mr_model *m = j->model;
-	uint32_t room = m->shape.layers * MR_REF_TENSORS + 3 + j->place.chips;
-	int status = 0;
+	const struct mr_shape *shape = &j->model->shape;
+	uint32_t each = shape->layers * MR_REF_TENSORS;
+	uint32_t room = each * (j->columns ? j->opt->chips : 1) + 3 + j->opt->chips;
+	int status;
 
+	j->layer_bytes = calloc(shape->layers, sizeof(*j->layer_bytes));
 	j->segments = calloc(room, sizeof(*j->segments));
 	j->tensors = calloc(room, sizeof(*j->tensors));
-	j->ops = calloc(m->shape.layers + 2, sizeof(*j->ops));
-	if (!j->segments || !j->tensors || !j->ops)
-		return MR_E_NO_MEMORY;
-	put_segments(j);
-	if (is_schedule(j))
-		status = emit(j);
+	j->first_row = calloc(room, sizeof(*j->first_row));
+	j->layers = calloc(shape->layers, sizeof(*j->layers));
+	if (!j->layer_bytes || !j->segments || !j->tensors || !j->first_row || !j->layers)
+		return mr_spec_why(j->why, MR_E_NO_MEMORY, "out of memory");
+	status = place(j);
 	if (status)
 		return status;
+	put_segments(j);
+	return is_schedule(j) ? emit(j) : 0;
+}
+
+static int write_container(struct job *j)
+{
+	const struct mr_model *m = j->model;
 	struct mr_prog_header h = {
 		.chips = j->place.chips,
 		.batch = j->opt->batch,
@@ -533,7 +617,7 @@ static int build(struct job *j)
 	snprintf(h.model, sizeof(h.model), "%.31s", m->name ? m->name : "");
 	j->bytes = calloc(1, h.total_bytes);
 	if (!j->bytes)
-		return MR_E_NO_MEMORY;
+		return mr_spec_why(j->why, MR_E_NO_MEMORY, "out of memory");
 	j->header = (struct mr_prog_header *)j->bytes;
 	*j->header = h;
 	put_payload(j);
@@ -541,6 +625,66 @@ static int build(struct job *j)
 	pack_weights(j);
 	mr_container_seal(j->bytes);
 	return 0;
+}
+
+static void end_job(struct job *j)
+{
+	if (j->emitter)
+		mr_emit_destroy(j->emitter);
+	free(j->bytes);
+	free(j->tensors);
+	free(j->first_row);
+	free(j->segments);
+	free(j->areas);
+	free(j->layers);
+	free(j->layer_bytes);
+}
+
+/* Cycles of a full batch in the middle of the context. */
+static uint64_t cycles_of(const struct job *j)
+{
+	const struct mr_prog_claim *c = &j->emitted.claim;
+	uint64_t blocks = j->context / 2 / MR_KV_BLOCK_TOKENS + 1;
+
+	return c->base + j->opt->batch * (c->slot + c->block * blocks +
+					  c->tile * ((blocks + TILE_BLOCKS - 1) / TILE_BLOCKS));
+}
+
+/* Plans both cuts of a schedule where the choice is ours, and leaves the quicker one in @j. */
+static int plan_best(struct job *j)
+{
+	enum mr_split want = j->opt->split;
+	uint32_t chips = j->opt->chips;
+	struct mr_program other_program = {0};
+	struct mr_spec_why nobody = {NULL, 0};
+	struct job other = *j;
+	int meshed = is_schedule(j) && chips > 1 && chips - 1 <= j->opt->chip->links;
+	int status;
+
+	if (want == MR_SPLIT_COLUMNS && !meshed)
+		return mr_spec_why(j->why, MR_E_NOT_SUPPORTED,
+				   "by columns each of %u chips needs a link to each other", chips);
+	j->columns = want == MR_SPLIT_COLUMNS;
+	status = plan(j);
+	if (want != MR_SPLIT_BEST || !meshed)
+		return status;
+	other.columns = 1;
+	other.program = &other_program;
+	other.why = &nobody;
+	if (!plan(&other) && (status || cycles_of(&other) < cycles_of(j))) {
+		struct job swap = *j;
+		struct mr_program *program = j->program;
+		struct mr_spec_why *why = j->why;
+
+		*program = other_program;
+		*j = other;
+		j->program = program;
+		j->why = why;
+		other = swap;
+		status = 0;
+	}
+	end_job(&other);
+	return status;
 }
 
 int mr_compile(const struct mr_model *model, const struct mr_compile_options *options,
@@ -557,27 +701,18 @@ int mr_compile(const struct mr_model *model, const struct mr_compile_options *op
 		return mr_spec_why(&why, MR_E_RANGE,
 				   "%u chips, batch %u, context %u of the model's %u",
 				   options->chips, options->batch, j.context, model->shape.context);
-	j.layer_bytes = calloc(model->shape.layers, sizeof(*j.layer_bytes));
-	if (!j.layer_bytes)
-		return mr_spec_why(&why, MR_E_NO_MEMORY, "out of memory");
 	status = check_model(&j);
 	if (!status)
-		status = place(&j);
+		status = plan_best(&j);
 	if (!status)
-		status = build(&j);
+		status = write_container(&j);
 	if (!status) {
 		program->container = j.bytes;
 		program->bytes = j.header->total_bytes;
+		program->fit.split = j.columns ? MR_SPLIT_COLUMNS : MR_SPLIT_PIPELINE;
 		j.bytes = NULL;
 	}
-	if (j.emitter)
-		mr_emit_destroy(j.emitter);
-	free(j.bytes);
-	free(j.tensors);
-	free(j.segments);
-	free(j.areas);
-	free(j.ops);
-	free(j.layer_bytes);
+	end_job(&j);
 	return status;
 }
 

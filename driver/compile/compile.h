@@ -21,6 +21,11 @@ struct mr_compile_options {
 	uint32_t batch;   /* entries of the largest DECODE, 1 or more */
 	uint32_t context; /* positions a slot can hold; 0 = the model's */
 	uint32_t payload; /* MR_PAYLOAD_SCHEDULE, or MR_PAYLOAD_REFERENCE, or 0 = that */
+	/*
+	 * How a schedule goes over the chips: layer after layer, or each matrix by columns of its product, or 0 =
+	 * whichever takes fewer cycles for a full batch in the middle of the context.
+	 */
+	enum mr_split { MR_SPLIT_BEST, MR_SPLIT_PIPELINE, MR_SPLIT_COLUMNS } split;
 	void (*progress)(void *arg, unsigned percent); /* of packing; may be NULL */
 	void *progress_arg;
 };
@@ -36,6 +41,7 @@ struct mr_fit {
 	uint32_t kv_blocks;   /* of 16 positions, all layers */
 	uint32_t chips;       /* asked for */
 	uint32_t chips_least; /* smallest group that would do, 0 = none of up to 64 */
+	enum mr_split split;  /* of a schedule: how it was cut */
 };
 
 struct mr_program {

@@ -31,6 +31,7 @@
 	X(k, 1, 1, s->kv_heads * s->head_dim, MR_T_F32)                 \
 	X(v, 1, 1, s->kv_heads * s->head_dim, MR_T_F32)                 \
 	X(attn, 1, 1, s->heads * s->head_dim, MR_T_F32)                 \
+	X(down, 1, 1, s->width, MR_T_F32)                               \
 	X(out, 1, 1, s->width, MR_T_F32)                                \
 	X(gate, 1, 1, s->ffn, MR_T_F32)                                 \
 	X(up, 1, 1, s->ffn, MR_T_F32)                                   \
@@ -291,9 +292,8 @@ static void add(struct sched *s, struct place *a, struct place *b, struct place 
 }
 
 /* to = gate / (1 + e^-gate) * up, as Q8. */
-static void gated(struct sched *s, struct work *w)
+static void gated(struct sched *s, struct place *g, struct place *u, struct place *to)
 {
-	struct place *g = &w->gate, *u = &w->up;
 	uint32_t every = row_cycles(s, g->cols), chip = g->chip, cols = g->cols;
 	struct when t = when_later(g->ready, u->ready);
 
@@ -310,7 +310,7 @@ static void gated(struct sched *s, struct work *w)
 				   MR_F_SLOTS, every, f.at);
 		f = mr_emit_vector(s->e, chip, MR_OP_QUANT32, SRC(FLOW(f)), 1, cols, MR_F_SLOTS,
 				   every, f.at);
-		mr_emit_write(s->e, &f, &w->ffn_in);
+		mr_emit_write(s->e, &f, to);
 	}
 }
 
@@ -500,7 +500,141 @@ static void attend(struct sched *s, struct work *w, uint64_t keys, uint64_t valu
 
 /* ---- the step ---- */
 
-/* The residual stream goes on to another chip. */
+/* Columns [col, col + cols) of a place. */
+static struct place columns_of(const struct place *p, uint32_t col, uint32_t cols)
+{
+	struct place part = *p;
+
+	part.address += mr_isa_row_bytes(p->form & 0x0f, col);
+	part.cols = cols;
+	part.span -= mr_isa_row_bytes(p->form & 0x0f, col);
+	return part;
+}
+
+static struct place *place_of(struct sched *s, uint32_t chip, size_t member)
+{
+	return (struct place *)((char *)&s->work[chip] + member);
+}
+#define MEMBER(name) offsetof(struct work, name)
+
+/* Columns of a place of chip @from, ready there at @ready, to the same place of chip @to. */
+static void send(struct sched *s, size_t member, uint32_t col, uint32_t cols, uint32_t from,
+		 uint32_t to, struct when ready)
+{
+	struct place a = columns_of(place_of(s, from, member), col, cols), *whole;
+	struct place b = columns_of(place_of(s, to, member), col, cols);
+	uint64_t bytes = mr_isa_row_bytes(a.form & 0x0f, cols);
+	uint32_t every =
+		larger(mr_emit_stream_cycles(s->e, bytes), mr_emit_link_cycles(s->e, bytes));
+
+	a.ready = ready;
+	EMIT_CHAIN(s->e, ready)
+	{
+		struct flow f = mr_emit_read(s->e, &a, every, ready);
+
+		f = mr_emit_hop(s->e, &f, to);
+		mr_emit_write(s->e, &f, &b);
+	}
+	whole = place_of(s, to, member);
+	whole->ready = when_later(whole->ready, b.ready);
+}
+
+/* Every chip's slice of a place to chip @to, or to all where it is NOBODY. */
+#define NOBODY UINT32_MAX
+static void gather(struct sched *s, size_t member, uint32_t to)
+{
+	uint32_t chips = s->in->chips, first, end;
+	struct when ready[PLACE_CHIPS_MAX];
+
+	for (uint32_t c = 0; c < chips; c++)
+		ready[c] = place_of(s, c, member)->ready;
+	for (uint32_t c = 0; c < chips; c++) {
+		sched_slice(place_of(s, c, member)->cols, c, chips, &first, &end);
+		for (uint32_t d = 0; d < chips && first < end; d++)
+			if (d != c && (to == NOBODY || to == d))
+				send(s, member, first, end - first, c, d, ready[c]);
+	}
+}
+
+static void broadcast(struct sched *s, size_t member, uint32_t from)
+{
+	struct place *p = place_of(s, from, member);
+
+	for (uint32_t d = 0; d < s->in->chips; d++)
+		if (d != from)
+			send(s, member, 0, p->cols, from, d, p->ready);
+}
+
+/* Each chip's slice of a product. */
+static void product_slices(struct sched *s, const struct sched_layer *l, enum mr_ref_tensor tensor,
+			   size_t in, size_t out)
+{
+	uint32_t first, end;
+
+	for (uint32_t c = 0; c < s->in->chips; c++) {
+		struct place *to = place_of(s, c, out);
+
+		sched_slice(to->cols, c, s->in->chips, &first, &end);
+		if (l->tensor[c][tensor])
+			product(s, l->tensor[c][tensor], place_of(s, c, in), to, first);
+	}
+}
+
+static void columns_begin(struct sched *s, const struct sched_layer *l, uint64_t keys,
+			  uint64_t values)
+{
+	struct work *w = &s->work[s->at];
+
+	for (uint32_t c = 0; c < s->in->chips; c++)
+		norm(s, &s->work[c].x0, l->tensor[c][MR_REF_ATTN_NORM], &s->work[c].in);
+	product_slices(s, l, MR_REF_K, MEMBER(in), MEMBER(k));
+	product_slices(s, l, MR_REF_V, MEMBER(in), MEMBER(v));
+	product_slices(s, l, MR_REF_Q, MEMBER(in), MEMBER(q));
+	gather(s, MEMBER(k), s->at);
+	gather(s, MEMBER(v), s->at);
+	gather(s, MEMBER(q), s->at);
+	turn(s, &w->k, NULL, keys);
+	keep_values(s, &w->v, values);
+	turn(s, &w->q, &w->q_turned, 0);
+}
+
+static void columns_end(struct sched *s, const struct sched_layer *l)
+{
+	uint32_t chips = s->in->chips, first, end;
+
+	quantize(s, &s->work[s->at].attn, &s->work[s->at].attn_in);
+	broadcast(s, MEMBER(attn_in), s->at);
+	product_slices(s, l, MR_REF_O, MEMBER(attn_in), MEMBER(out));
+	gather(s, MEMBER(out), NOBODY);
+	for (uint32_t c = 0; c < chips; c++) {
+		struct work *w = &s->work[c];
+
+		add(s, &w->x0, &w->out, &w->x1);
+		norm(s, &w->x1, l->tensor[c][MR_REF_FFN_NORM], &w->in);
+	}
+	product_slices(s, l, MR_REF_GATE, MEMBER(in), MEMBER(gate));
+	product_slices(s, l, MR_REF_UP, MEMBER(in), MEMBER(up));
+	for (uint32_t c = 0; c < chips; c++) {
+		struct work *w = &s->work[c];
+
+		sched_slice(w->gate.cols, c, chips, &first, &end);
+		if (first == end)
+			continue;
+		struct place g = columns_of(&w->gate, first, end - first);
+		struct place u = columns_of(&w->up, first, end - first);
+		struct place to = columns_of(&w->ffn_in, first, end - first);
+
+		gated(s, &g, &u, &to);
+		w->ffn_in.ready = to.ready;
+	}
+	gather(s, MEMBER(ffn_in), NOBODY);
+	product_slices(s, l, MR_REF_DOWN, MEMBER(ffn_in), MEMBER(down));
+	gather(s, MEMBER(down), NOBODY);
+	for (uint32_t c = 0; c < chips; c++)
+		add(s, &s->work[c].x1, &s->work[c].down, &s->work[c].x0);
+}
+
+/* The residual stream goes on to another chip; by columns all have it. */
 static void move_to(struct sched *s, uint32_t chip)
 {
 	struct place *from = &s->work[s->at].x0, *to = &s->work[chip].x0;
@@ -510,6 +644,10 @@ static void move_to(struct sched *s, uint32_t chip)
 
 	if (chip == s->at)
 		return;
+	if (s->in->columns) {
+		s->at = chip;
+		return;
+	}
 	EMIT_CHAIN(s->e, t)
 	{
 		struct flow f = mr_emit_read(s->e, from, every, t);
@@ -523,12 +661,17 @@ static void move_to(struct sched *s, uint32_t chip)
 static void layer_begin(struct sched *s, const struct sched_layer *l, uint64_t keys,
 			uint64_t values)
 {
+	const struct mr_prog_segment *const *t = l->tensor[s->at];
 	struct work *w = &s->work[s->at];
 
-	norm(s, &w->x0, l->tensor[MR_REF_ATTN_NORM], &w->in);
-	product(s, l->tensor[MR_REF_K], &w->in, &w->k, 0);
-	product(s, l->tensor[MR_REF_V], &w->in, &w->v, 0);
-	product(s, l->tensor[MR_REF_Q], &w->in, &w->q, 0);
+	if (s->in->columns) {
+		columns_begin(s, l, keys, values);
+		return;
+	}
+	norm(s, &w->x0, t[MR_REF_ATTN_NORM], &w->in);
+	product(s, t[MR_REF_K], &w->in, &w->k, 0);
+	product(s, t[MR_REF_V], &w->in, &w->v, 0);
+	product(s, t[MR_REF_Q], &w->in, &w->q, 0);
 	turn(s, &w->k, NULL, keys);
 	keep_values(s, &w->v, values);
 	turn(s, &w->q, &w->q_turned, 0);
@@ -536,18 +679,22 @@ static void layer_begin(struct sched *s, const struct sched_layer *l, uint64_t k
 
 static void layer_end(struct sched *s, const struct sched_layer *l)
 {
+	const struct mr_prog_segment *const *t = l->tensor[s->at];
 	struct work *w = &s->work[s->at];
 
+	if (s->in->columns) {
+		columns_end(s, l);
+		return;
+	}
 	quantize(s, &w->attn, &w->attn_in);
-	product(s, l->tensor[MR_REF_O], &w->attn_in, &w->out, 0);
+	product(s, t[MR_REF_O], &w->attn_in, &w->out, 0);
 	add(s, &w->x0, &w->out, &w->x1);
-	norm(s, &w->x1, l->tensor[MR_REF_FFN_NORM], &w->in);
-	product(s, l->tensor[MR_REF_GATE], &w->in, &w->gate, 0);
-	product(s, l->tensor[MR_REF_UP], &w->in, &w->up, 0);
-	gated(s, w);
-	w->out.ready = (struct when){0, 0};
-	product(s, l->tensor[MR_REF_DOWN], &w->ffn_in, &w->out, 0);
-	add(s, &w->x1, &w->out, &w->x0);
+	norm(s, &w->x1, t[MR_REF_FFN_NORM], &w->in);
+	product(s, t[MR_REF_GATE], &w->in, &w->gate, 0);
+	product(s, t[MR_REF_UP], &w->in, &w->up, 0);
+	gated(s, &w->gate, &w->up, &w->ffn_in);
+	product(s, t[MR_REF_DOWN], &w->ffn_in, &w->down, 0);
+	add(s, &w->x1, &w->down, &w->x0);
 }
 
 static void embed(struct sched *s)
@@ -579,6 +726,8 @@ static void embed(struct sched *s)
 		mr_emit_write(s->e, &f, x);
 	}
 	s->at = seg->chip;
+	if (s->in->columns)
+		broadcast(s, MEMBER(x0), s->at);
 }
 
 static void sample(struct sched *s)

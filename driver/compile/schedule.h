@@ -10,15 +10,31 @@
 #include "driver/compile/place.h"
 #include "kernels/cpu/layer.h"
 
-/* Where a chip's tensors lie; NULL where it has none. Rows of a matrix may be a slice. */
+/*
+ * Where a layer's tensors lie on each chip. As a pipeline all are on the layer's own chip. By columns every chip has
+ * the norms and a slice of each matrix's rows (the columns of its product): sched_slice; NULL where it is empty.
+ */
 struct sched_layer {
-	const struct mr_prog_segment *tensor[MR_REF_TENSORS];
+	const struct mr_prog_segment *tensor[PLACE_CHIPS_MAX][MR_REF_TENSORS];
 };
+
+/* Rows [*first, *end) of @rows that chip @c of @chips has: whole blocks of 32, so that they are Q8's too. */
+static inline void sched_slice(uint32_t rows, uint32_t c, uint32_t chips, uint32_t *first,
+			       uint32_t *end)
+{
+	uint64_t units = (rows + 31) / 32;
+
+	*first = (uint32_t)(units * c / chips * 32);
+	*end = (uint32_t)(units * (c + 1) / chips * 32);
+	*first = *first < rows ? *first : rows;
+	*end = *end < rows ? *end : rows;
+}
 
 struct sched_input {
 	const struct mr_shape *shape;
 	const struct mr_chip *chip;
 	uint32_t chips, batch, context;
+	int columns;                   /* 0 = a pipeline */
 	const struct placement *place; /* whose layers' KV is where */
 	const struct mr_prog_segment *embed, *norm, *head;
 	const struct mr_prog_segment *const *angles; /* [chips]: cosine and sine of each position */

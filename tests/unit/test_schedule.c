@@ -31,6 +31,8 @@ static struct mr_chip chip_of(const char *name)
 	return chip;
 }
 
+static enum mr_split split = MR_SPLIT_PIPELINE;
+
 static void compile(const struct mr_model *m, const struct mr_chip *chip, uint32_t chips,
 		    uint32_t batch, uint32_t context, struct mr_program *program)
 {
@@ -38,7 +40,8 @@ static void compile(const struct mr_model *m, const struct mr_chip *chip, uint32
 					     .chips = chips,
 					     .batch = batch,
 					     .context = context,
-					     .payload = MR_PAYLOAD_SCHEDULE};
+					     .payload = MR_PAYLOAD_SCHEDULE,
+					     .split = chips > 1 ? split : MR_SPLIT_PIPELINE};
 	char why[256] = "";
 	int status = mr_compile(m, &o, program, why, sizeof(why));
 
@@ -189,6 +192,48 @@ static void print_ratio(const struct mr_model *m, const struct mr_chip *chip)
 	mr_program_free(&reference);
 }
 
+/* The same bits where each matrix is cut by columns of its product; some chips' slices are empty. */
+static void by_columns_too(void **state)
+{
+	struct mr_chip tiny = chip_of("tiny"), mr1 = chip_of("mr1");
+	static const uint32_t chips[] = {2, 4, 8};
+	struct mr_program program;
+
+	split = MR_SPLIT_COLUMNS;
+	for (int k = 0; k < 3; k++) {
+		compile(model, &mr1, chips[k], 64, 300, &program);
+		assert_int_equal(program.fit.split, MR_SPLIT_COLUMNS);
+		verify(&program, &mr1, chips[k]);
+		mr_program_free(&program);
+		compile(model, &tiny, chips[k], 3, 64, &program);
+		verify(&program, &tiny, chips[k]);
+		mr_program_free(&program);
+		compare(model, &mr1, chips[k], 1, 64, 20);
+		compare(model, &tiny, chips[k], 3, 64, 35);
+	}
+	split = MR_SPLIT_PIPELINE;
+}
+
+static void the_quicker_cut_is_taken(void **state)
+{
+	struct mr_chip chip = chip_of("tiny");
+	struct mr_program program;
+
+	/* Hops that take no time and weights that take long to install make columns worth their hops. */
+	split = MR_SPLIT_BEST;
+	compile(model, &chip, 2, 1, 64, &program);
+	assert_int_equal(program.fit.split, MR_SPLIT_PIPELINE);
+	mr_program_free(&program);
+	chip.hop_ps = 0;
+	chip.link_mbps = 1 << 30;
+	chip.install_cycle_bytes = 1;
+	compile(model, &chip, 2, 1, 64, &program);
+	assert_int_equal(program.fit.split, MR_SPLIT_COLUMNS);
+	verify(&program, &chip, 2);
+	mr_program_free(&program);
+	split = MR_SPLIT_PIPELINE;
+}
+
 static void the_real_model_too(void **state)
 {
 	const char *path = real_model_path();
@@ -204,6 +249,9 @@ static void the_real_model_too(void **state)
 	}
 	assert_int_equal(mr_model_open(path, &real, NULL, 0), 0);
 	compare(real, &mr1, 2, 2, 512, 3);
+	split = MR_SPLIT_COLUMNS;
+	compare(real, &mr1, 4, 1, 512, 2);
+	split = MR_SPLIT_PIPELINE;
 	print_ratio(real, &mr1);
 	mr_model_close(real);
 }
@@ -549,6 +597,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(schedules_pass_the_verifier),
 		cmocka_unit_test(bits_are_class_d),
+		cmocka_unit_test(by_columns_too),
+		cmocka_unit_test(the_quicker_cut_is_taken),
 		cmocka_unit_test(the_real_model_too),
 		cmocka_unit_test(a_loadw_made_a_nop_changes_the_logits),
 		cmocka_unit_test(seven_nops_move_the_record_by_seven),

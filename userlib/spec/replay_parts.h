@@ -22,6 +22,7 @@ struct passing {
 /* Something that takes a port until @end; of a WRITE also its banks, of a READ its bytes. */
 struct busy {
 	uint64_t start, end, lo, hi;
+	uint64_t stride, bytes; /* of a READ's rows */
 };
 
 struct kv_part {

@@ -220,8 +220,24 @@ static int remember_read(struct replay *r, const struct mr_isa *i, const struct 
 		p->read = more;
 		p->read_room = room;
 	}
-	p->read[p->read_count++] = (struct busy){start, end, s->address, last_of(s)};
+	p->read[p->read_count++] =
+		(struct busy){start, end, s->address, last_of(s), s->stride, s->bytes};
 	return 0;
+}
+
+/* Rows with one stride may lie between each other's. */
+static int overlap(const struct busy *read, const struct span *s)
+{
+	uint64_t apart;
+
+	if (read->lo > last_of(s) || s->address > read->hi)
+		return 0;
+	if (read->stride != s->stride || !s->stride)
+		return 1;
+	apart = s->address >= read->lo
+			? (s->address - read->lo) % s->stride
+			: (s->stride - (read->lo - s->address) % s->stride) % s->stride;
+	return apart < read->bytes || s->stride - apart < s->bytes;
 }
 
 /* Bytes of @s, row by row, become readable @latency after the row was taken. */
@@ -229,13 +245,12 @@ static int writable(struct replay *r, const struct mr_isa *i, const struct span 
 		    uint64_t interval)
 {
 	struct replay_chip *p = part_of(r, i);
-	uint64_t base, last;
+	uint64_t base;
 
 	if (s->address % 4 || s->stride % 4 || !in_work(r, i->chip, s))
 		return bad(r, i, "an address outside the work area");
-	last = last_of(s);
 	for (uint32_t k = 0; k < p->read_count; k++)
-		if (p->read[k].end > start && p->read[k].lo <= last && s->address <= p->read[k].hi)
+		if (p->read[k].end > start && overlap(&p->read[k], s))
 			return late(r, i, "writes what is being read");
 	base = s->address - r->c->sched_chips[i->chip].work_address;
 	for (uint64_t k = 0; k < s->rows; k++) {
