@@ -14,7 +14,10 @@ static const char compile_usage[] =
 	"usage: millrace lpu compile [-m FILE] [options]\n\n"
 	"Compiles a model to a schedule for a group of chips, verifies it and says what a step "
 	"takes.\n\n"
-	"  -o, --output FILE write the program\n" LPU_HELP "  --help\n\n"
+	"  -o, --output FILE write the program\n" LPU_HELP
+	"  --split HOW       pipeline, columns or best (default): over the chips\n"
+	"  --reference       payload reference: no schedule, the device walks the layers\n"
+	"  --help\n\n"
 	"example:\n"
 	"  millrace lpu compile --chips 4 --batch 8 -o model.lpu\n";
 
@@ -80,8 +83,12 @@ static void print_claim(const struct lpu_program *p)
 
 static int cmd_lpu_compile(int argc, char **argv)
 {
+	enum { SPLIT = LPU_OPT_OWN, REFERENCE };
+	static const char *const splits[] = {"best", "pipeline", "columns"};
 	static const struct option table[] = {LPU_LONG_OPTIONS,
 					      {"output", required_argument, NULL, 'o'},
+					      {"split", required_argument, NULL, SPLIT},
+					      {"reference", no_argument, NULL, REFERENCE},
 					      {"help", no_argument, NULL, 'h'},
 					      {0}};
 	struct lpu_options o = {0};
@@ -94,7 +101,14 @@ static int cmd_lpu_compile(int argc, char **argv)
 			return fputs(compile_usage, stdout) < 0;
 		if (opt == 'o')
 			output = optarg;
-		else if (lpu_option(opt, optarg, &o) <= 0)
+		else if (opt == REFERENCE)
+			o.reference = 1;
+		else if (opt == SPLIT) {
+			for (o.split = 0; o.split < 3 && strcmp(optarg, splits[o.split]); o.split++)
+				;
+			if (o.split == 3)
+				return wrong("compile");
+		} else if (lpu_option(opt, optarg, &o) <= 0)
 			return opt == '?' ? wrong("compile") : TOOL_USAGE;
 	}
 	if (optind != argc)
@@ -102,9 +116,12 @@ static int cmd_lpu_compile(int argc, char **argv)
 	if (lpu_open(&o, &p))
 		return TOOL_FAILED;
 	print_claim(&p);
-	printf("compiled in %.2f s: %llu bytes of matrices, %llu of norms and tables, %llu of work "
+	printf("compiled in %.2f s, cut %s: %llu bytes of matrices, %llu of norms and tables, %llu "
+	       "of work "
 	       "area, room for %u KV blocks\n",
-	       p.compile_s, (unsigned long long)p.program.fit.matrices,
+	       p.compile_s,
+	       p.program.fit.split == MR_SPLIT_COLUMNS ? "by columns" : "as a pipeline",
+	       (unsigned long long)p.program.fit.matrices,
 	       (unsigned long long)p.program.fit.vectors, (unsigned long long)p.program.fit.work,
 	       p.program.fit.kv_blocks);
 	if (!verify(&p, p.c.header->chips))

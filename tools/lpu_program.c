@@ -106,7 +106,8 @@ static int compile(const struct lpu_options *o, struct lpu_program *p)
 		.chips = o->chips ? o->chips : 2,
 		.batch = o->batch ? o->batch : 64,
 		.context = o->context,
-		.payload = MR_PAYLOAD_SCHEDULE,
+		.payload = o->reference ? MR_PAYLOAD_REFERENCE : MR_PAYLOAD_SCHEDULE,
+		.split = (enum mr_split)o->split,
 	};
 	char why[512] = "";
 	double begin = seconds();

@@ -14,6 +14,8 @@ struct lpu_options {
 		*model;   /* a container, or a model to compile; neither = MR_MODEL or the cache */
 	const char *chip; /* mr1 */
 	uint32_t chips, batch, context;
+	uint32_t reference;       /* compile payload `reference` */
+	uint32_t split;           /* enum mr_split */
 	uint32_t slots, position; /* of the step that is looked at: 1, 0 */
 };
 

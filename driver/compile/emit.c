@@ -282,10 +282,12 @@ static uint32_t take_stream(struct emitter *e, uint32_t chip, struct when start,
 /* A source's stream is not used again before what is made of it has begun, so that no unit reads where it writes. */
 static void hold(struct emitter *e, uint32_t chip, uint32_t stream, struct when until)
 {
-	struct when *taken = &e->taken[chip].stream[stream];
+	struct when *taken;
 
-	if (stream < e->chip->streams)
-		change(e, taken, when_later(*taken, when_after(until, 1)));
+	if (stream >= e->chip->streams)
+		return;
+	taken = &e->taken[chip].stream[stream];
+	change(e, taken, when_later(*taken, when_after(until, 1)));
 }
 
 #define NO_SOURCES                                    \

@@ -92,7 +92,7 @@ static inline __attribute__((always_inline)) void block_q8_0(const uint8_t *w, c
 	__m512i d[TILE];
 
 	for (int i = 0; i < n; i++)
-		d[i] = _mm512_set1_epi32(-128 * sum[i * blocks]);
+		d[i] = _mm512_set1_epi32((int32_t)(0u - 128u * (uint32_t)sum[i * blocks]));
 	for (int g = 0; g < 8; g++) {
 		__m512i a = _mm512_xor_si512(_mm512_loadu_si512(w + 64 * g), sign);
 
