@@ -54,6 +54,28 @@ static void advance(struct lpu *lpu, struct pending *p)
 	p->step = p->steps; /* all have stopped: no further record */
 }
 
+/*
+ * The cycle that the program claims for the record at the cursor. A slot that has stopped keeps its place and its
+ * cycles, at the position where it stopped.
+ */
+static uint64_t predict(struct lpu *lpu, struct pending *p)
+{
+	const struct mr_cycles *c = &lpu->dev.caps.cycles;
+
+	if (p->claim_step != p->step + 1) {
+		p->claimed += p->claim;
+		p->claim = c->base;
+		for (uint32_t i = 0; i < p->entry_count; i++) {
+			/* Fed at position - 1; entries before the cursor have stopped, so none moved on. */
+			uint32_t blocks = (lpu->decodes[p->entry_first + i].position - 1) / 16 + 1;
+
+			p->claim += c->slot + c->block * blocks + c->tile * ((blocks + 15) / 16);
+		}
+		p->claim_step = p->step + 1;
+	}
+	return p->claimed + p->claim - (p->entry_count - 1 - p->cursor) * c->record;
+}
+
 /* A record of a DECODE: 0, or 1 where it cannot be. */
 static int decoded(struct lpu *lpu, struct pending *p, const struct mr_lpu_record *r,
 		   struct mr_event *event)
@@ -67,6 +89,13 @@ static int decoded(struct lpu *lpu, struct pending *p, const struct mr_lpu_recor
 		return 1;
 	event->stopped = stopped;
 	event->cycles = r->cycle - d->cycles;
+	if (lpu->dev.caps.cycles.base) {
+		uint64_t predicted = predict(lpu, p);
+
+		event->predicted = predicted - d->predicted;
+		d->predicted = predicted;
+		mr_count(MR_M_lpu_cycles_off, predicted != r->cycle);
+	}
 	event->logits = d->logits;
 	d->cycles = r->cycle;
 	d->position++;
@@ -199,7 +228,7 @@ static int verdict(const struct lpu *lpu, const struct pending *p,
 	const struct mr_lpu_completion c = *shared;
 	int status = -(int)c.status;
 
-	if (c.request != p->request || status < MR_E_INTERNAL ||
+	if (c.request != p->request || status < MR_E_SCHEDULE_VIOLATION ||
 	    (status == MR_E_CANCELLED && !p->aborted))
 		return MR_E_PROTOCOL;
 	/* Success means that every record came that was to come. */

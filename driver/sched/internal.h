@@ -143,7 +143,7 @@ struct entry {
 	double logprob;        /* of the continuation under way */
 	uint32_t score_tokens; /* events of it so far */
 	uint64_t submit_ns, start_ns, prefilled_ns, joined_ns, first_ns, last_ns;
-	uint64_t cycles;
+	uint64_t cycles, predicted;
 };
 
 struct sequence {

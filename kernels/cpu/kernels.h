@@ -39,6 +39,12 @@ struct mr_q8 {
 	float *x; /* (rows, cols): a copy of what was quantised; NULL where no weights are floats */
 	uint16_t *bf16;    /* (rows, cols); for class P-amx-bf16 alone, else NULL */
 	float *scaled_sum; /* (rows, cols/32): scale * sum; for class P-avx512 alone */
+	/*
+	 * 1 = a matrix product goes on with the chain that y holds, of the columns before these. Then,
+	 * and otherwise too, cols may be fewer than the matrix's: data is that of the first one's block.
+	 * Q4_1X16 and Q8_0X16 only.
+	 */
+	uint32_t chain;
 };
 
 /* Attention of one row's query heads that share a KV head, over positions 0 to count-1. */
@@ -139,6 +145,21 @@ struct mr_kernels {
 	 */
 	void (*attention_rows)(const struct mr_attention_rows *a, float *scratch);
 	void (*to_half)(const float *x, uint32_t n, uint16_t *y); /* round to nearest even */
+
+	/* The pieces of the above over one row of any length n (lanes_rows.h). */
+	void (*exps)(const float *x, float minus, uint32_t n, float *y); /* e^(x - minus) */
+	float (*row_sum)(const float *x, uint32_t n);
+	float (*row_squares)(const float *x, uint32_t n);
+	float (*row_max)(const float *x, uint32_t n);
+	/*
+	 * Rows of 16 in blocks of FP16 that lie @offset bytes into block[b]. dots: y[i][16b+p] = scale *
+	 * x[i] * row p of block b; sums: y[i] = p[i][j] * row j, added over the first @count rows. x is
+	 * (rows, dim), y of dots and p (rows, MR_ATTENTION_TILE), y of sums (rows, dim).
+	 */
+	void (*half_dots)(uint8_t *const *block, size_t offset, uint32_t blocks, const float *x,
+			  uint32_t rows, uint32_t dim, float scale, float *y);
+	void (*half_sums)(uint8_t *const *block, size_t offset, uint32_t count, const float *p,
+			  uint32_t rows, uint32_t dim, float *y);
 };
 
 /*

@@ -2,6 +2,7 @@
 /* Classes D and P-avx512 on AVX-512: the kernels of lanes_kernels.h, the products of matmul_avx512.c. */
 #include "kernels/cpu/lanes_attention.h"
 #include "kernels/cpu/lanes_kernels.h"
+#include "kernels/cpu/lanes_rows.h"
 #include "kernels/cpu/matmul.h"
 
 /* Class D's, and the sums of blocks as class P-avx512's products want them. */
@@ -19,7 +20,7 @@ static void quantize_scaled(const float *x, struct mr_q8 *out)
 		.name = "avx512", .numerics = class_name, .prompt = prompt_table,               \
 		.quantize = quantize_fn, .matmul = matmul_fn, .rmsnorm = rmsnorm, .rope = rope, \
 		.swiglu = swiglu, .add = add, .attention = attention, .attend = attend,         \
-		.merge = merge, .attention_rows = rows_fn, .to_half = to_half,                  \
+		.merge = merge, .attention_rows = rows_fn, .to_half = to_half, LANES_ROWS,      \
 	}
 
 static const struct mr_kernels prompt =

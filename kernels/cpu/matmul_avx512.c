@@ -108,7 +108,7 @@ static inline __attribute__((always_inline)) void block_q8_0(const uint8_t *w,
 	__m512i d[TILE];
 
 	for (int i = 0; i < n; i++)
-		d[i] = _mm512_set1_epi32(-128 * x->sum[at + i * blocks]);
+		d[i] = _mm512_set1_epi32((int32_t)(0u - 128u * (uint32_t)x->sum[at + i * blocks]));
 	for (int g = 0; g < 8; g++) {
 		__m512i a = _mm512_xor_si512(_mm512_loadu_si512(w + 64 * g), sign);
 
@@ -131,7 +131,8 @@ static inline __attribute__((always_inline)) void rows(const int q4, const int p
 	__m512 acc[TILE];
 
 	for (int i = 0; i < n; i++)
-		acc[i] = _mm512_setzero_ps();
+		acc[i] = x->chain ? _mm512_maskz_loadu_ps(mask, y + i * stride)
+				  : _mm512_setzero_ps();
 	for (size_t b = 0; b < blocks; b++, w += bytes) {
 		if ((b & s->spread) == (row / TILE & s->spread))
 			prefetch(w, bytes, n, s);
