@@ -83,15 +83,9 @@ static void product_p(const struct bench *b, uint32_t n)
 	row_of(b, p->numerics, name, "GMAC/s", (double)n * rows * cols / s, 1e-9, 0, NULL);
 }
 
-<<<<<<< HEAD
-/* @n rows times a matrix of @bytes; one row streams, many compute. */
-static void product(const struct bench *b, enum mr_packing packing, const char *format,
-		    uint32_t cols, uint32_t n)
-=======
 /* @n rows times a matrix in the class of @kern; one row streams, many compute. */
 static void product(const struct bench *b, const struct mr_kernels *kern, enum mr_packing packing,
-		    const char *format, uint32_t n)
->>>>>>> 36e5158 (Compute prompts on AVX-512 in a class P of its own: one multiplication less a block, attention with a query a lane, work taken as threads come to it)
+		    const char *format, uint32_t cols, uint32_t n)
 {
 	size_t group = mr_pack_bytes(packing, 16, cols);
 	uint32_t rows = (uint32_t)((n == 1 ? COLD_BYTES : 1u << 20) / group) * 16;
@@ -102,18 +96,12 @@ static void product(const struct bench *b, const struct mr_kernels *kern, enum m
 
 	q.rows = n;
 	q.cols = cols;
-<<<<<<< HEAD
-	b->kern->quantize(b->x, &q);
-	q.x = b->x; /* as float weights take it */
-	s = TIME(b, b->kern->matmul(&m, &q, b->y, rows, 0, rows, NULL));
-	snprintf(name, sizeof(name), "product %s, %u row%s", format, n, n > 1 ? "s" : "");
-=======
 	kern->quantize(b->x, &q);
+	q.x = b->x; /* as float weights take it */
 	s = TIME(b, kern->matmul(&m, &q, b->y, rows, 0, rows, NULL));
 	snprintf(name, sizeof(name), "product %s%s%s, %u row%s",
 		 kern == b->kern ? "" : kern->numerics, kern == b->kern ? "" : " ", format, n,
 		 n > 1 ? "s" : "");
->>>>>>> 36e5158 (Compute prompts on AVX-512 in a class P of its own: one multiplication less a block, attention with a query a lane, work taken as threads come to it)
 	if (n == 1)
 		row_of(b, kern->numerics, name, "GB/s",
 		       (double)mr_pack_bytes(packing, rows, cols) / s, 1e-9,
@@ -254,22 +242,17 @@ int bench_cpu_kernels(const struct bench_cpu_options *o, const struct mr_kernels
 		for (size_t i = 0; i < floats; i++)
 			b.x[i] = (float)(i * 2654435761u % 2001) / 1000.0f - 1.0f;
 		for (size_t i = 0; i < sizeof(counts) / sizeof(*counts); i++) {
-<<<<<<< HEAD
-			product(&b, MR_PACK_Q4_1X16, "Q4_1", shape->width, counts[i]);
-			product(&b, MR_PACK_Q8_0X16, "Q8_0", shape->width, counts[i]);
-			if (kern->prompt)
-=======
-			product(&b, kern, MR_PACK_Q4_1X16, "Q4_1", counts[i]);
-			product(&b, kern, MR_PACK_Q8_0X16, "Q8_0", counts[i]);
+			product(&b, kern, MR_PACK_Q4_1X16, "Q4_1", shape->width, counts[i]);
+			product(&b, kern, MR_PACK_Q8_0X16, "Q8_0", shape->width, counts[i]);
 			if (kern->prompt && kern->prompt->tiles)
->>>>>>> 36e5158 (Compute prompts on AVX-512 in a class P of its own: one multiplication less a block, attention with a query a lane, work taken as threads come to it)
 				product_p(&b, counts[i]);
 			else if (kern->prompt && counts[i] > 1)
-				product(&b, kern->prompt, MR_PACK_Q4_1X16, "Q4_1", counts[i]);
+				product(&b, kern->prompt, MR_PACK_Q4_1X16, "Q4_1", shape->width,
+					counts[i]);
 		}
 		/* The other types, whatever the model's: a lone row of 1,024 columns. */
 		for (size_t i = 0; i < sizeof(others) / sizeof(*others); i++)
-			product(&b, others[i].packing, others[i].name, OTHER_COLS, 1);
+			product(&b, kern, others[i].packing, others[i].name, OTHER_COLS, 1);
 		attention(&b);
 		if (kern->prompt && kern->prompt->attention_rows)
 			attention_rows(&b);

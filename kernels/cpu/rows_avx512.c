@@ -5,12 +5,12 @@
  * A lane is a query (of some row, of some head), a key's or value's element is broadcast to all. So no sum is
  * ever taken across lanes, K and V need no transposing, and what a query's result is depends on its own lane
  * alone: rows that come later in a block are masked out of it, to the last bit. A query's own operations:
- *   - it is scaled once, by log2(e)/sqrt(head_dim); a score is the sum over 16 dimensions at a time, each a
+ *   - it is scaled once, by 1/sqrt(head_dim); a score is the sum over 8 dimensions at a time, each a
  *     chain of FMA in ascending order, added up in ascending order;
- *   - tiles of 64 positions counted from position 0: the largest score so far, weights 2^(score - largest),
+ *   - tiles of 64 positions counted from position 0: the largest score so far, weights e^(score - largest),
  *     their sum and each dimension's weighted sum in ascending position, then old sums times
- *     2^(old largest - new largest) plus the tile's, one FMA;
- *   - the values' sums times 1/(sum of weights).
+ *     e^(old largest - new largest) plus the tile's, one FMA;
+ *   - the values' sums times 1/(sum of weights), and once more what that leaves.
  */
 #include <immintrin.h>
 #include <string.h>
@@ -23,7 +23,9 @@
 #define VECTORS 3 /* of queries that go together: with POSITIONS or DIMS they fill the registers */
 #define POS     8 /* positions whose scores are made at a time */
 #define DIMS    8 /* dimensions whose sums are */
-#define LOG2E   0x1.715476p+0f
+/* log2(e) is LOG2E + LOG2E_LOW, to 48 bits. */
+#define LOG2E     0x1.715476p+0f
+#define LOG2E_LOW 0x1.4ae0cp-26f
 
 /* Up to VECTORS vectors of queries. */
 struct block {
@@ -41,15 +43,16 @@ struct tile {
 	uint32_t first;     /* position */
 };
 
-/* 2^x for x of 0 and less, to 2 units in the last place; 2^-126 below -126. NaN stays what it is. */
-static inline __m512 exp2_of(__m512 x)
+/* e^x for x of 0 and less, to 2 units in the last place near 0; e^-87 below -87. NaN stays what it is. */
+static inline __m512 exp_of(__m512 x)
 {
 	const __m512 magic = _mm512_set1_ps(0x1.8p23f);
 	__m512 t, r, p;
 
-	x = _mm512_max_ps(_mm512_set1_ps(-126.0f), x);
-	t = _mm512_add_ps(x, magic);
-	r = _mm512_sub_ps(x, _mm512_sub_ps(t, magic));
+	x = _mm512_max_ps(_mm512_set1_ps(-87.0f), x);
+	t = _mm512_fmadd_ps(x, _mm512_set1_ps(LOG2E), magic);
+	r = _mm512_fmsub_ps(x, _mm512_set1_ps(LOG2E), _mm512_sub_ps(t, magic));
+	r = _mm512_fmadd_ps(x, _mm512_set1_ps(LOG2E_LOW), r);
 	p = _mm512_set1_ps(0x1.41d334p-13f);
 	p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.5f456ap-10f));
 	p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.3b2dbcp-7f));
@@ -103,7 +106,7 @@ static inline size_t query_at(const struct mr_attention_rows *a, uint32_t i)
 
 static void begin(const struct mr_attention_rows *a, uint32_t first, struct block *b)
 {
-	const __m512 scale = _mm512_set1_ps(a->scale * LOG2E);
+	const __m512 scale = _mm512_set1_ps(a->scale);
 	uint32_t all = a->rows * a->queries, last = first + 16 * b->n;
 
 	last = last < all ? last : all;
@@ -139,18 +142,22 @@ static void end(const struct mr_attention_rows *a, uint32_t first, const struct 
 
 	for (uint32_t v = 0; v < b->n; v++) {
 		uint32_t at = first + 16 * v, n = all - at < 16 ? all - at : 16;
-		__m512 inverse = _mm512_div_ps(_mm512_set1_ps(1.0f),
-					       _mm512_load_ps(b->sum + (size_t)16 * v));
+		__m512 sum = _mm512_load_ps(b->sum + (size_t)16 * v);
+		__m512 inverse = _mm512_div_ps(_mm512_set1_ps(1.0f), sum);
 		float *y[16];
 		__m512 x[16];
 
 		for (uint32_t i = 0; i < n; i++)
 			y[i] = a->y + query_at(a, at + i);
 		for (uint32_t d = 0; d < a->head_dim; d += 16) {
-			for (uint32_t i = 0; i < 16; i++)
-				x[i] = _mm512_mul_ps(
-					_mm512_load_ps(b->y + ((size_t)(d + i) * b->n + v) * 16),
-					inverse);
+			for (uint32_t i = 0; i < 16; i++) {
+				__m512 of =
+					_mm512_load_ps(b->y + ((size_t)(d + i) * b->n + v) * 16);
+				__m512 near = _mm512_mul_ps(of, inverse);
+
+				x[i] = _mm512_fmadd_ps(_mm512_fnmadd_ps(near, sum, of), inverse,
+						       near);
+			}
 			transpose(x);
 			for (uint32_t i = 0; i < n; i++)
 				_mm512_storeu_ps(y[i] + d, x[i]);
@@ -164,11 +171,11 @@ static inline __attribute__((always_inline)) void scores(const float *k, const f
 {
 	__m512 s[POS][VECTORS], x[VECTORS];
 
-	for (size_t d0 = 0; d0 < dim; d0 += 16) {
+	for (size_t d0 = 0; d0 < dim; d0 += 8) {
 		for (uint32_t j = 0; j < POS; j++)
 			for (uint32_t v = 0; v < n; v++)
 				s[j][v] = _mm512_setzero_ps();
-		for (size_t d = d0; d < d0 + 16; d++) {
+		for (size_t d = d0; d < d0 + 8; d++) {
 			for (uint32_t v = 0; v < n; v++)
 				x[v] = _mm512_load_ps(q + (d * n + v) * 16);
 			for (uint32_t j = 0; j < POS; j++) {
@@ -195,6 +202,15 @@ static inline __mmask16 seen(__m512i position, uint32_t at)
 	return _mm512_cmpge_epi32_mask(position, _mm512_set1_epi32((int)at));
 }
 
+/* A score to a weight, in place. */
+static inline __m512 weigh(float *at, __m512 max)
+{
+	__m512 w = exp_of(_mm512_sub_ps(_mm512_load_ps(at), max));
+
+	_mm512_store_ps(at, w);
+	return w;
+}
+
 /*
  * Scores of vector @v to weights; those of the first @open of @count positions all lanes see. Returns what
  * earlier sums are multiplied by. NaN loses against the largest score, and stays in the weights.
@@ -206,7 +222,9 @@ static inline __attribute__((always_inline)) __m512 weights(const struct block *
 {
 	__m512i position = _mm512_load_si512(b->position + (size_t)16 * v);
 	__m512 old = _mm512_load_ps(b->max + (size_t)16 * v), max = old, factor;
-	__m512 sum = _mm512_setzero_ps(), all = _mm512_load_ps(b->sum + (size_t)16 * v);
+	__m512 sum[4] = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(),
+			 _mm512_setzero_ps()};
+	__m512 all = _mm512_load_ps(b->sum + (size_t)16 * v);
 
 	p += (size_t)16 * v;
 	for (uint32_t j = 0; j < open; j++)
@@ -214,25 +232,21 @@ static inline __attribute__((always_inline)) __m512 weights(const struct block *
 	for (uint32_t j = open; j < count; j++)
 		max = _mm512_mask_max_ps(max, seen(position, t->first + j),
 					 _mm512_load_ps(p + (size_t)j * n * 16), max);
-	for (uint32_t j = 0; j < open; j++) {
-		float *at = p + (size_t)j * n * 16;
-		__m512 w = exp2_of(_mm512_sub_ps(_mm512_load_ps(at), max));
-
-		_mm512_store_ps(at, w);
-		sum = _mm512_add_ps(sum, w);
-	}
-	for (uint32_t j = open; j < count; j++) {
-		float *at = p + (size_t)j * n * 16;
-		__m512 w = exp2_of(_mm512_sub_ps(_mm512_load_ps(at), max));
-
-		_mm512_store_ps(at, w);
-		sum = _mm512_mask_add_ps(sum, seen(position, t->first + j), sum, w);
-	}
-	factor = exp2_of(_mm512_sub_ps(old, max));
+	for (uint32_t j = 0; j < (open & ~3u); j += 4)
+		for (uint32_t i = 0; i < 4; i++)
+			sum[i] = _mm512_add_ps(sum[i], weigh(p + (size_t)(j + i) * n * 16, max));
+	/* Of the last four some may be beyond the tile's count; no lane sees them. */
+	for (uint32_t j = open & ~3u; j < count; j += 4)
+		for (uint32_t i = 0; i < 4; i++)
+			sum[i] =
+				_mm512_mask_add_ps(sum[i], seen(position, t->first + j + i), sum[i],
+						   weigh(p + (size_t)(j + i) * n * 16, max));
+	sum[0] = _mm512_add_ps(_mm512_add_ps(sum[0], sum[1]), _mm512_add_ps(sum[2], sum[3]));
+	factor = exp_of(_mm512_sub_ps(old, max));
 	_mm512_store_ps(b->max + (size_t)16 * v, max);
 	_mm512_store_ps(b->sum + (size_t)16 * v,
 			_mm512_mask_mov_ps(all, seen(position, t->first),
-					   _mm512_fmadd_ps(all, factor, sum)));
+					   _mm512_fmadd_ps(all, factor, sum[0])));
 	return factor;
 }
 
