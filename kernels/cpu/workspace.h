@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a workspace holds; for workspace.c and layer.c only. */
+/* What a workspace holds; for workspace.c, layer.c and attend.c only. */
 #ifndef MR_KERNELS_CPU_WORKSPACE_H
 #define MR_KERNELS_CPU_WORKSPACE_H
 
