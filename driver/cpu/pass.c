@@ -81,10 +81,10 @@ static void choose(const struct cpu *cpu, struct pass *p, struct job *const *job
 	_Static_assert(CPU_ROWS >= CPU_BATCH_MAX, "a step fits a pass");
 	for (uint32_t i = 0; i < count; i++)
 		if (jobs[i]->type == JOB_DECODE && p->rows + jobs[i]->live + kept <= CPU_ROWS &&
-		    class_of(cpu, jobs[i]).layers == p->class.layers)
+		    class_of(cpu, jobs[i]).kern == p->class.kern)
 			add(p, jobs[i], jobs[i]->live);
 	for (uint32_t i = 0; i < count && p->rows < CPU_ROWS; i++)
-		if (jobs[i]->type != JOB_DECODE && class_of(cpu, jobs[i]).layers == p->class.layers)
+		if (jobs[i]->type != JOB_DECODE && class_of(cpu, jobs[i]).kern == p->class.kern)
 			add(p, jobs[i], least(wanted(jobs[i]), CPU_ROWS - p->rows));
 }
 
