@@ -309,7 +309,7 @@ static inline uint32_t decode_row(const struct mr_sched *s)
 /* Rows of a pass of a shared device that takes a DECODE's and prompts' together; 0 = it does not. */
 static inline uint32_t mixing_rows(const struct mr_sched *s)
 {
-	return s->shared && s->one_class ? s->decode->caps.pass_rows : 0;
+	return s->shared ? s->decode->caps.pass_rows : 0;
 }
 
 /* Sequences that have prompt to be prefilled. */
