@@ -69,11 +69,47 @@ struct mr_caps {
 	uint64_t kv_tokens; /* tokens of KV in all slots together */
 	uint64_t cycle_ps;  /* picoseconds a cycle of mr_event.cycles, 0 = the device counts none */
 	uint32_t latency_exact; /* 1 = cycles come from a static schedule, 0 = estimated */
+	/* Cycles of a step, see mr_cycles_of_step; after load. All 0 = the device claims none. */
+	struct mr_cycles {
+		uint64_t base, slot, block, tile;
+		uint64_t record; /* from a slot's record to the next slot's */
+	} cycles;
 	char class_prefill[16]; /* numeric class of prefill: "D", "P-cuda-fp16"; "" = cannot */
 	char class_decode
 		[16];         /* numeric class of decode; "D|P-..." where it depends on the batch */
 	uint64_t class_bytes; /* weights held besides, for class_prefill alone; after load */
 };
+
+/*
+ * Prediction: the cycles of one step whose slots attend to @positions[i] positions, the one they are at included; 0
+ * where the device claims none. A slot's record is there record * (slots after it) earlier. Exact where
+ * caps.latency_exact.
+ */
+static inline uint64_t mr_cycles_of_step(const struct mr_cycles *c, const uint32_t *positions,
+					 uint32_t slots)
+{
+	uint64_t cycles = c->base;
+
+	for (uint32_t i = 0; i < slots; i++)
+		cycles += c->slot + c->block * ((positions[i] + 15) / 16) +
+			  c->tile * ((positions[i] + 255) / 256);
+	return cycles;
+}
+
+/* The same of @steps steps one after the other, each slot a position further at each. */
+static inline uint64_t mr_cycles_of_steps(const struct mr_cycles *c, const uint32_t *positions,
+					  uint32_t slots, uint32_t steps)
+{
+	uint64_t cycles = 0;
+
+	for (uint32_t s = 0; s < steps; s++) {
+		cycles += c->base;
+		for (uint32_t i = 0; i < slots; i++)
+			cycles += c->slot + c->block * ((positions[i] + s + 15) / 16) +
+				  c->tile * ((positions[i] + s + 255) / 256);
+	}
+	return cycles;
+}
 
 struct mr_slot {
 	uint32_t index;
@@ -119,7 +155,8 @@ struct mr_event {
 	uint32_t stopped; /* TOKEN: 1 = a stop token of the slot; no further step was made for it */
 	float logprob;    /* TOKEN: ln p(token) before penalties and temperature */
 	uint64_t cycles;  /* TOKEN: of this step; DONE: of the whole work; 0 = unknown */
-	uint64_t seen_ns; /* TOKEN: CLOCK_MONOTONIC when the driver saw the device's record */
+	uint64_t predicted;  /* TOKEN of a DECODE: what caps.cycles say of it before it runs */
+	uint64_t seen_ns;    /* TOKEN: CLOCK_MONOTONIC when the driver saw the device's record */
 	const float *logits; /* TOKEN: vocab floats until the next poll; NULL = not asked for */
 };
 

@@ -14,10 +14,14 @@
 	extern const char sim_chip_##name[], sim_chip_##name##_end[]
 
 CHIP_FILE(mr1);
+CHIP_FILE(tsp1);
+CHIP_FILE(lp30);
 CHIP_FILE(tiny);
 
 static const struct mr_sim_builtin_chip chips[] = {
 	{"mr1", sim_chip_mr1, sim_chip_mr1_end},
+	{"tsp1", sim_chip_tsp1, sim_chip_tsp1_end},
+	{"lp30", sim_chip_lp30, sim_chip_lp30_end},
 	{"tiny", sim_chip_tiny, sim_chip_tiny_end},
 };
 

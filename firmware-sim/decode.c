@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "firmware-sim/clock.h"
 #include "firmware-sim/device.h"
 #include "kernels/cpu/sample.h"
 
@@ -13,9 +12,8 @@ int mr_sim_decode_create(struct sim_decode *d)
 	memset(d, 0, sizeof(*d));
 	d->row = calloc(SIM_BATCH_MAX, sizeof(*d->row));
 	d->forced = calloc((size_t)SIM_BATCH_MAX * SIM_STEPS_MAX, sizeof(*d->forced));
-	d->walk = calloc(SIM_BATCH_MAX, sizeof(*d->walk));
-	d->blocks = calloc(SIM_BATCH_MAX, sizeof(*d->blocks));
-	if (d->row && d->forced && d->walk && d->blocks)
+	d->pass = calloc(SIM_BATCH_MAX, sizeof(*d->pass));
+	if (d->row && d->forced && d->pass)
 		return 0;
 	mr_sim_decode_stop(d);
 	return MR_E_NO_MEMORY;
@@ -34,8 +32,7 @@ void mr_sim_decode_stop(struct sim_decode *d)
 		release(d, d->count);
 	free(d->row);
 	free(d->forced);
-	free(d->walk);
-	free(d->blocks);
+	free(d->pass);
 	memset(d, 0, sizeof(*d));
 }
 
@@ -139,7 +136,24 @@ int mr_sim_decode_begin(struct sim *sim, struct sim_queue *q, const struct mr_lp
 	d->stalled = 0;
 	d->records = 0;
 	d->cycles = 0;
+	d->begun_us = mr_sim_now_us();
 	return SIM_RUNNING;
+}
+
+uint64_t mr_sim_decode_wait(struct sim *sim, struct sim_queue *q, uint64_t now_us)
+{
+	const struct sim_decode *d = &q->decode;
+	uint32_t blocks[SIM_BATCH_MAX];
+	uint64_t due;
+
+	if (!d->active || !(sim->paced_us > 0))
+		return 0;
+	for (uint32_t i = 0; i < d->count; i++)
+		blocks[i] = d->row[i].position / MR_KV_BLOCK_TOKENS + 1;
+	due = d->begun_us +
+	      (uint64_t)(sim->paced_us * (double)(d->cycles + mr_claim_cycles(sim->program.c.claims,
+									      blocks, d->count)));
+	return due > now_us ? due - now_us : 0;
 }
 
 int mr_sim_decode_ready(struct sim *sim, struct sim_queue *q)
@@ -149,6 +163,8 @@ int mr_sim_decode_ready(struct sim *sim, struct sim_queue *q)
 
 	for (uint32_t i = 0; i < d->count; i++)
 		live += !d->row[i].stopped;
+	if (sim->paced_us > 0 && mr_sim_decode_wait(sim, q, mr_sim_now_us()))
+		return 0;
 	int ready = mr_sim_queue_credit(sim, q) >= live;
 	if (!ready && !d->stalled)
 		sim->counters.credit_stalls++;
@@ -158,13 +174,13 @@ int mr_sim_decode_ready(struct sim *sim, struct sim_queue *q)
 
 /* Logits out, token drawn, record out; the row then stands at its next position or has stopped. */
 static int finish_row(struct sim *sim, struct sim_queue *q, struct sim_decode_row *row,
-		      const uint32_t *forced, const float *logits)
+		      const uint32_t *forced, const float *logits, uint64_t cycle)
 {
 	struct sim_decode *d = &q->decode;
 	struct sim_slot *s = row->slot;
 	uint32_t vocab = sim->program.c.ref->vocab;
 	struct mr_lpu_record record = {
-		.cycle = d->cycles,
+		.cycle = cycle,
 		.position = row->position + 1,
 		.generation = s->generation,
 		.slot = (uint16_t)row->index,
@@ -211,29 +227,23 @@ static int finish_row(struct sim *sim, struct sim_queue *q, struct sim_decode_ro
 int mr_sim_decode_step(struct sim *sim, struct sim_queue *q, uint32_t *result)
 {
 	struct sim_decode *d = &q->decode;
-	uint64_t sample = mr_clock_sample(&sim->program.c, &sim->chip);
-	uint32_t vocab = sim->program.c.ref->vocab, live = 0, done = 0;
-	int status = 0;
-
-	for (uint32_t i = 0; i < d->count; i++) {
-		struct sim_decode_row *row = &d->row[i];
-		/* A stopped slot keeps its place, and so its cycles. */
-		d->blocks[i] = row->position / MR_KV_BLOCK_TOKENS + 1;
-		if (!row->stopped)
-			d->walk[live++] = (struct walker_row){row->token, row->position,
-							      row->slot->kv, sim->kv.blocks_max};
-	}
 	uint64_t start = d->cycles;
-	d->cycles += mr_clock_forward(&sim->program.c, &sim->chip, d->blocks, d->count);
-	const float *logits = mr_walker_step(sim->program.walker, d->walk, live);
+	uint32_t live = 0;
+	int status;
+
+	/* A stopped slot keeps its place, and so its cycles. */
+	for (uint32_t i = 0; i < d->count; i++)
+		d->pass[i] = (struct sim_row){d->row[i].slot, d->row[i].token, d->row[i].position,
+					      d->row[i].stopped};
+	status = mr_sim_pass(sim, d->pass, d->count);
 	for (uint32_t i = 0; i < d->count; i++) {
 		struct sim_decode_row *row = &d->row[i];
-		d->cycles += sample;
 		if (row->stopped || status)
 			continue;
 		status = finish_row(sim, q, row, d->forced + (size_t)i * SIM_STEPS_MAX,
-				    logits + (size_t)done++ * vocab);
+				    sim->pass.logits[i], start + sim->pass.record[i]);
 	}
+	d->cycles += sim->pass.cycles;
 	live = 0;
 	for (uint32_t i = 0; i < d->count; i++)
 		live += !d->row[i].stopped;

@@ -7,7 +7,7 @@
 
 #include <millrace/lpu_spec.h>
 
-#include "firmware-sim/walker.h"
+#include "firmware-sim/pass.h"
 
 struct sim;
 struct sim_queue;
@@ -31,10 +31,10 @@ struct sim_decode {
 	uint32_t stalled; /* the wait for credit is counted */
 	uint32_t records;
 	uint64_t cycles;            /* since the epoch's start */
-	struct sim_decode_row *row; /* [SIM_BATCH_MAX], with the three below from QUEUE_CREATE on */
+	uint64_t begun_us;          /* wall time of it */
+	struct sim_decode_row *row; /* [SIM_BATCH_MAX], with the two below from QUEUE_CREATE on */
 	uint32_t *forced;           /* [SIM_BATCH_MAX][SIM_STEPS_MAX] */
-	struct walker_row *walk;
-	uint32_t *blocks;
+	struct sim_row *pass;
 };
 
 int mr_sim_decode_create(struct sim_decode *d);
@@ -43,6 +43,8 @@ void mr_sim_decode_stop(struct sim_decode *d);
 
 /* Checks a DECODE whole, then SIM_RUNNING, or why it is refused. */
 int mr_sim_decode_begin(struct sim *sim, struct sim_queue *q, const struct mr_lpu_cmd_decode *cmd);
+/* Where records are paced: microseconds until those of the next step are due, 0 = they are. */
+uint64_t mr_sim_decode_wait(struct sim *sim, struct sim_queue *q, uint64_t now_us);
 /* 1 = there is record credit for the next step. */
 int mr_sim_decode_ready(struct sim *sim, struct sim_queue *q);
 /* Ends the DECODE under way: MR_E_CANCELLED; *result = records made. */

@@ -21,6 +21,7 @@
 #include "firmware-sim/kv.h"
 #include "firmware-sim/log.h"
 #include "firmware-sim/mail.h"
+#include "firmware-sim/pass.h"
 #include "firmware-sim/program.h"
 #include "firmware-sim/regs.h"
 #include "firmware-sim/score.h"
@@ -65,17 +66,20 @@ struct sim_queue {
 
 struct sim {
 	struct mr_chip chip;
+	struct mr_chip timing; /* the chip, perturbed where asked: what the executor runs by */
 	char *chip_text;
 	uint32_t chip_bytes;
 	uint32_t chips;
 	uint32_t slots_max;
 	const struct mr_kernels *kernels;
 	uint32_t spin_us;
+	double paced_us; /* wall microseconds a cycle, 0 = not paced */
 
 	struct sim_regs regs;
 	struct sim_dma dma;
 	struct sim_sram sram;
 	struct sim_program program;
+	struct sim_pass pass;
 	struct sim_kv kv;
 	struct sim_queue queue[SIM_IO_QUEUES + 1];
 	struct mr_lpu_counters counters;

@@ -6,7 +6,6 @@
 
 #include "firmware-sim/device.h"
 #include "firmware-sim/fault.h"
-#include "firmware-sim/walker.h"
 #include "kernels/cpu/sample.h"
 
 #define PIECE_MAX (1ull << 30)
@@ -15,13 +14,11 @@ void mr_sim_program_drop(struct sim *sim)
 {
 	struct sim_program *p = &sim->program;
 
-	if (p->walker)
-		mr_walker_destroy(p->walker);
+	mr_sim_pass_destroy(sim);
 	mr_sim_kv_destroy(&sim->kv);
 	mr_sim_choice_destroy(&p->choice);
 	free(p->sample_scratch);
 	free(p->meta);
-	p->walker = NULL;
 	p->sample_scratch = NULL;
 	p->meta = NULL;
 	p->state = SIM_PROGRAM_NONE;
@@ -193,7 +190,7 @@ static int activate(struct sim *sim)
 		return MR_E_NOT_FOUND;
 	status = mr_sim_kv_create(sim);
 	if (!status)
-		status = mr_walker_create(&p->c, &sim->sram, sim->kernels, &p->walker);
+		status = mr_sim_pass_create(sim);
 	if (!status)
 		status = mr_sim_choice_create(&p->choice, p->c.ref->vocab);
 	scratch = (mr_sample_scratch(p->c.ref->vocab) + 63) / 64 * 64;

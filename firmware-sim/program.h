@@ -16,6 +16,7 @@
 
 struct sim;
 struct walker;
+struct exec;
 
 enum sim_program_state {
 	SIM_PROGRAM_NONE,
@@ -33,7 +34,8 @@ struct sim_program {
 	uint32_t segment; /* the next byte belongs to it or comes before it */
 	crypto_hash_sha256_state hash;
 	struct mr_container c; /* into meta; from DATA on */
-	struct walker *walker; /* while ACTIVE */
+	struct walker *walker; /* while ACTIVE: this of a reference, */
+	struct exec *exec;     /* this of a schedule */
 	void *sample_scratch;
 	struct sim_choice choice;
 	const char *fault; /* struct mr_sim_options.fault, checked, or NULL */

@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "firmware-sim/clock.h"
 #include "firmware-sim/device.h"
 #include "kernels/cpu/sample.h"
 
@@ -94,35 +93,31 @@ int mr_sim_score_ready(struct sim *sim, struct sim_queue *q)
 
 int mr_sim_score_pass(struct sim *sim, struct sim_queue *q, uint32_t *result)
 {
-	uint64_t sample = mr_clock_sample(&sim->program.c, &sim->chip);
 	uint32_t vocab = sim->program.c.ref->vocab, rows = rows_of(sim, q);
 	struct sim_score *s = &q->score;
 	struct sim_decode *d = &q->decode; /* idle: its rows are free */
 	const uint32_t *given = s->tokens + s->done + 1;
 	uint32_t position = s->position + s->done;
 	uint64_t start = s->cycles;
-	int status = 0;
+	int status;
 
-	for (uint32_t i = 0; i < rows; i++) {
-		d->blocks[i] = (position + i) / MR_KV_BLOCK_TOKENS + 1;
-		d->walk[i] = (struct walker_row){s->tokens[s->done + i], position + i, s->slot->kv,
-						 sim->kv.blocks_max};
-	}
-	s->cycles += mr_clock_forward(&sim->program.c, &sim->chip, d->blocks, rows);
-	const float *logits = mr_walker_step(sim->program.walker, d->walk, rows);
+	for (uint32_t i = 0; i < rows; i++)
+		d->pass[i] = (struct sim_row){s->slot, s->tokens[s->done + i], position + i, 0};
+	status = mr_sim_pass(sim, d->pass, rows);
 	mr_sim_slot_set_filled(&sim->kv, s->slot, position + rows);
 	for (uint32_t i = 0; i < rows && !status; i++) {
 		struct mr_lpu_record record = {
-			.cycle = s->cycles += sample,
+			.cycle = start + sim->pass.record[i],
 			.token = given[i],
 			.position = position + i + 1,
 			.generation = s->slot->generation,
 			.slot = (uint16_t)s->index,
-			.logprob = mr_logprob(logits + (size_t)i * vocab, vocab, given[i]),
+			.logprob = mr_logprob(sim->pass.logits[i], vocab, given[i]),
 		};
 		status = mr_sim_queue_record(sim, q, &record);
 		s->done += !status;
 	}
+	s->cycles += sim->pass.cycles;
 	*result = s->done;
 	sim->counters.score_passes++;
 	sim->counters.score_records += s->done + s->position - position;

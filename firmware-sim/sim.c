@@ -188,8 +188,12 @@ static int init(struct sim *sim, const struct mr_sim_options *o)
 		sim->vector_fd[i] = -1;
 	if (status)
 		return status;
+	sim->timing = sim->chip;
+	sim->paced_us = o->paced > 0 ? o->paced * (double)sim->chip.cycle_ps / 1e6 : 0;
 	if (o->why && o->why_bytes)
-		snprintf(o->why, o->why_bytes, "chips, slots, fault or kernels");
+		snprintf(o->why, o->why_bytes, "chips, slots, fault, perturb or kernels");
+	if (o->perturb && mr_sim_perturb(sim, o->perturb))
+		return MR_E_INVALID;
 	if (sim->chips > SIM_CHIPS_MAX || sim->slots_max > 65536)
 		return MR_E_INVALID;
 	status = o->fault ? take_faults(sim, o->fault) : 0;

@@ -38,7 +38,7 @@ enum mr_sim_fault_kind {
 const char *mr_sim_fault_name(enum mr_sim_fault_kind kind);
 
 struct mr_sim_options {
-	/* A chip file, or the name of one that is built in ("mr1", "tiny"); NULL = "mr1". */
+	/* A chip file, or the name of one that is built in ("mr1", "tsp1", "lp30", "tiny"); NULL = "mr1". */
 	const char *chip_path;
 	uint32_t chips; /* of the group, 1 to 64; 0 = 2 */
 	/*
@@ -59,6 +59,16 @@ struct mr_sim_options {
 	 * slow or spoilt stays so.
 	 */
 	const char *fault;
+	/*
+	 * `UNIT.latency=+N`: the executor's unit (mem, mxm, vxm, c2c) takes N cycles more than the chip file
+	 * says, which no schedule survives: E_SCHEDULE_VIOLATION. NULL = none.
+	 */
+	const char *perturb;
+	/*
+	 * Above 0: a step's records come no earlier than this times the time that their cycles take, from the
+	 * start of their command. 0 = as soon as they are computed.
+	 */
+	double paced;
 	uint64_t seed;       /* of random faults */
 	uint32_t slots;      /* 0 = 256 */
 	const char *kernels; /* path of class D; NULL = the widest */

@@ -91,6 +91,9 @@ static uint64_t bound_us(struct sim *sim, uint64_t idle_us)
 		uint64_t left = mr_sim_queue_timer(sim, &sim->queue[i], now);
 		if (left && left < bound)
 			bound = left;
+		left = mr_sim_decode_wait(sim, &sim->queue[i], now);
+		if (left && left < bound)
+			bound = left;
 	}
 	return bound;
 }

@@ -64,7 +64,7 @@ static void row(const struct bench *b, const char *name, const char *unit, doubl
 	row_of(b, b->kern->numerics, name, unit, value, scale, of_roof, roof);
 }
 
-/* The product of prompts in class P. The weights' bits do not matter to its speed. */
+/* The product of prompts in class P, of tiles. The weights' bits do not matter to its speed. */
 static void product_p(const struct bench *b, uint32_t n)
 {
 	const struct mr_kernels *p = b->kern->prompt;
@@ -83,9 +83,9 @@ static void product_p(const struct bench *b, uint32_t n)
 	row_of(b, p->numerics, name, "GMAC/s", (double)n * rows * cols / s, 1e-9, 0, NULL);
 }
 
-/* @n rows times a matrix of @bytes; one row streams, many compute. */
-static void product(const struct bench *b, enum mr_packing packing, const char *format,
-		    uint32_t cols, uint32_t n)
+/* @n rows times a matrix in the class of @kern; one row streams, many compute. */
+static void product(const struct bench *b, const struct mr_kernels *kern, enum mr_packing packing,
+		    const char *format, uint32_t cols, uint32_t n)
 {
 	size_t group = mr_pack_bytes(packing, 16, cols);
 	uint32_t rows = (uint32_t)((n == 1 ? COLD_BYTES : 1u << 20) / group) * 16;
@@ -96,29 +96,77 @@ static void product(const struct bench *b, enum mr_packing packing, const char *
 
 	q.rows = n;
 	q.cols = cols;
-	b->kern->quantize(b->x, &q);
+	kern->quantize(b->x, &q);
 	q.x = b->x; /* as float weights take it */
-	s = TIME(b, b->kern->matmul(&m, &q, b->y, rows, 0, rows, NULL));
-	snprintf(name, sizeof(name), "product %s, %u row%s", format, n, n > 1 ? "s" : "");
+	s = TIME(b, kern->matmul(&m, &q, b->y, rows, 0, rows, NULL));
+	snprintf(name, sizeof(name), "product %s%s%s, %u row%s",
+		 kern == b->kern ? "" : kern->numerics, kern == b->kern ? "" : " ", format, n,
+		 n > 1 ? "s" : "");
 	if (n == 1)
-		row(b, name, "GB/s", (double)mr_pack_bytes(packing, rows, cols) / s, 1e-9,
-		    (double)mr_pack_bytes(packing, rows, cols) / s / b->one->read_bytes_s,
-		    "the read roof");
+		row_of(b, kern->numerics, name, "GB/s",
+		       (double)mr_pack_bytes(packing, rows, cols) / s, 1e-9,
+		       (double)mr_pack_bytes(packing, rows, cols) / s / b->one->read_bytes_s,
+		       "the read roof");
 	else
-		row(b, name, "GMAC/s", (double)n * rows * cols / s, 1e-9,
-		    (double)n * rows * cols / s / b->one->int8_macs_s, "int8 peak");
+		row_of(b, kern->numerics, name, "GMAC/s", (double)n * rows * cols / s, 1e-9,
+		       (double)n * rows * cols / s / b->one->int8_macs_s, "int8 peak");
+}
+
+/* KV of POSITIONS positions, as a pool of blocks has it. */
+static uint8_t **kv_of(const struct bench *b)
+{
+	size_t layer = mr_kv_layer_bytes(b->s);
+	uint8_t **kv = calloc(POSITIONS / 16, sizeof(*kv));
+
+	for (uint32_t i = 0; kv && i < POSITIONS / 16; i++)
+		kv[i] = (uint8_t *)b->cold + i * layer;
+	return kv;
+}
+
+/* The last rows of a prompt, in class P: as many as the backend takes at a time, and all of what they see. */
+static void attention_rows(const struct bench *b)
+{
+	const struct mr_kernels *p = b->kern->prompt;
+	const struct mr_shape *s = b->s;
+	uint32_t group = s->heads / s->kv_heads;
+	float *scratch = aligned_alloc(64, MR_ATTENTION_ROWS_SCRATCH(s->head_dim) * sizeof(float));
+	struct mr_attention_rows a = {
+		.kv = kv_of(b),
+		.v_offset = mr_kv_layer_bytes(s) / 2,
+		.rows = MR_ATTENTION_ROWS_QUERIES / group,
+		.queries = group,
+		.head_dim = s->head_dim,
+		.scale = 0.1f,
+		.q = b->x,
+		.y = b->y,
+		.stride = (size_t)s->heads * s->head_dim,
+	};
+	double pairs, time;
+	char name[64];
+
+	if (a.rows > ROWS_MAX)
+		a.rows = ROWS_MAX;
+	a.position = POSITIONS - a.rows;
+	pairs = (double)a.rows * (a.position + 1) + (double)a.rows * (a.rows - 1) / 2;
+	if (a.kv && scratch) {
+		time = TIME(b, p->attention_rows(&a, scratch));
+		snprintf(name, sizeof(name), "attention %s, %u rows", p->numerics, a.rows);
+		row_of(b, p->numerics, name, "GMAC/s", 2 * pairs * group * s->head_dim / time, 1e-9,
+		       2 * pairs * group * s->head_dim / time / b->one->float_macs_s, "FP32 peak");
+	}
+	free((void *)a.kv);
+	free(scratch);
 }
 
 static void attention(const struct bench *b)
 {
 	const struct mr_shape *s = b->s;
-	uint32_t group = s->heads / s->kv_heads, blocks = POSITIONS / 16;
-	size_t layer = mr_kv_layer_bytes(s);
-	uint8_t **kv = calloc(blocks, sizeof(*kv));
+	uint32_t group = s->heads / s->kv_heads;
+	uint8_t **kv = kv_of(b);
 	float *scratch = aligned_alloc(64, MR_ATTENTION_SCRATCH(s->head_dim) * sizeof(float));
 	struct mr_attention a = {
 		.kv = kv,
-		.v_offset = layer / 2,
+		.v_offset = mr_kv_layer_bytes(s) / 2,
 		.count = POSITIONS,
 		.head_dim = s->head_dim,
 		.queries = group < MR_ATTENTION_QUERIES ? group : MR_ATTENTION_QUERIES,
@@ -127,8 +175,6 @@ static void attention(const struct bench *b)
 	};
 	double macs = 2.0 * a.queries * POSITIONS * s->head_dim, time;
 
-	for (uint32_t i = 0; kv && i < blocks; i++)
-		kv[i] = (uint8_t *)b->cold + i * layer;
 	if (kv && scratch) {
 		time = TIME(b, b->kern->attention(&a, b->x, b->y, scratch));
 		row(b, "attention, 1024 positions", "GMAC/s", macs / time, 1e-9,
@@ -189,20 +235,27 @@ int bench_cpu_kernels(const struct bench_cpu_options *o, const struct mr_kernels
 	b.q8.scale = aligned_alloc(64, ROWS_MAX * widest);
 	b.q8.sum = aligned_alloc(64, ROWS_MAX * widest);
 	b.q8.bf16 = aligned_alloc(64, ROWS_MAX * widest * sizeof(uint16_t));
-	if (b.cold && b.x && b.y && b.q8.q && b.q8.scale && b.q8.sum && b.q8.bf16) {
+	b.q8.scaled_sum = aligned_alloc(64, ROWS_MAX * widest);
+	if (b.cold && b.x && b.y && b.q8.q && b.q8.scale && b.q8.sum && b.q8.bf16 &&
+	    b.q8.scaled_sum) {
 		memset(b.cold, 0x11, COLD_BYTES);
 		for (size_t i = 0; i < floats; i++)
 			b.x[i] = (float)(i * 2654435761u % 2001) / 1000.0f - 1.0f;
 		for (size_t i = 0; i < sizeof(counts) / sizeof(*counts); i++) {
-			product(&b, MR_PACK_Q4_1X16, "Q4_1", shape->width, counts[i]);
-			product(&b, MR_PACK_Q8_0X16, "Q8_0", shape->width, counts[i]);
-			if (kern->prompt)
+			product(&b, kern, MR_PACK_Q4_1X16, "Q4_1", shape->width, counts[i]);
+			product(&b, kern, MR_PACK_Q8_0X16, "Q8_0", shape->width, counts[i]);
+			if (kern->prompt && kern->prompt->tiles)
 				product_p(&b, counts[i]);
+			else if (kern->prompt && counts[i] > 1)
+				product(&b, kern->prompt, MR_PACK_Q4_1X16, "Q4_1", shape->width,
+					counts[i]);
 		}
 		/* The other types, whatever the model's: a lone row of 1,024 columns. */
 		for (size_t i = 0; i < sizeof(others) / sizeof(*others); i++)
-			product(&b, others[i].packing, others[i].name, OTHER_COLS, 1);
+			product(&b, kern, others[i].packing, others[i].name, OTHER_COLS, 1);
 		attention(&b);
+		if (kern->prompt && kern->prompt->attention_rows)
+			attention_rows(&b);
 		small(&b);
 	}
 	free(b.cold);
@@ -212,5 +265,6 @@ int bench_cpu_kernels(const struct bench_cpu_options *o, const struct mr_kernels
 	free(b.q8.scale);
 	free(b.q8.sum);
 	free(b.q8.bf16);
+	free(b.q8.scaled_sum);
 	return b.cold && b.x && b.y ? 0 : MR_E_NO_MEMORY;
 }

@@ -389,7 +389,8 @@ static void print_timings(const struct run *run)
 		run->devices.prefill->caps.name, ms(end->submit_ns, end->first_ns), end->tokens,
 		rate(end), run->devices.decode->caps.name, finish_name(end->finish));
 	if (end->cycles && end->tokens)
-		fprintf(stderr, "%llu device cycles a token\n",
+		fprintf(stderr, "%llu device cycles, %llu predicted: %llu a token\n",
+			(unsigned long long)end->cycles, (unsigned long long)end->predicted,
 			(unsigned long long)(end->cycles / end->tokens));
 }
 
@@ -464,6 +465,7 @@ static void print_json(struct run *run)
 			       json_object_new_string_len(run->text, (int)run->text_bytes));
 	json_object_object_add(o, "timings", timings_json(end));
 	json_object_object_add(o, "cycles", json_object_new_uint64(end->cycles));
+	json_object_object_add(o, "cycles_predicted", json_object_new_uint64(end->predicted));
 	json_object_object_add(o, "copies", copies_json(end));
 	json_object_object_add(o, "device_log", log_json(run));
 	json_object_object_add(o, "machine", tool_facts_json());

@@ -124,6 +124,8 @@ static int open_local(const struct tool_devices_options *o, struct mr_bus **bus)
 		.chip_path = o->chip,
 		.chips = o->chips,
 		.fault = o->fault,
+		.perturb = o->perturb,
+		.paced = o->paced,
 		.slots = o->slots,
 		.kernels = o->kernels,
 		.why = why,

@@ -117,6 +117,7 @@ struct load_record {
 	uint8_t ended, cut, has_done, finish; /* cut: ended by us, with the load */
 	uint32_t prompt_tokens;               /* as the server counted; 0 = it did not say */
 	uint64_t queue_ns, prefill_ns, total_ns, cycles; /* the server's; 0 = it did not say */
+	int32_t cycles_off; /* cycles, less those that were predicted */
 };
 
 /* How an answer ended, as far as the transport says. */
@@ -124,6 +125,7 @@ struct load_done {
 	uint32_t finish; /* enum mr_wire_finish */
 	uint32_t prompt_tokens;
 	uint64_t queue_ns, prefill_ns, total_ns, cycles;
+	int32_t cycles_off;
 	uint32_t copy_sites;
 	const uint64_t *copies;
 };

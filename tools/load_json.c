@@ -77,6 +77,7 @@ static struct json_object *answer_json(const struct load_run *run, uint32_t i)
 		json_object_object_add(o, "finish", json_object_new_string(finish[r->finish & 3]));
 		add_count(o, "prompt_tokens", r->prompt_tokens);
 		add_count(o, "cycles", r->cycles);
+		add_count(o, "cycles_predicted", r->cycles - (uint64_t)(int64_t)r->cycles_off);
 		add_count(o, "server_total_ns", r->total_ns);
 	}
 	if (r->limit)

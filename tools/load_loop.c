@@ -66,6 +66,10 @@ static void print_end(struct load_run *run, const struct load_record *r)
 		fwrite(text, 1, mr_detok_flush(&run->stream->detok, text), stdout);
 	if (r->status)
 		printf("[%s]", mr_status_name(r->status));
+	if (r->cycles)
+		printf("\n[%llu device cycles predicted, %llu counted]",
+		       (unsigned long long)(r->cycles - (uint64_t)(int64_t)r->cycles_off),
+		       (unsigned long long)r->cycles);
 	printf("\n\n");
 	fflush(stdout);
 	run->stream->detok = (struct mr_detok){0};
@@ -103,6 +107,7 @@ static void take_done(struct load_run *run, struct load_record *r, const struct 
 	r->prefill_ns = done->prefill_ns;
 	r->total_ns = done->total_ns;
 	r->cycles = done->cycles;
+	r->cycles_off = done->cycles_off;
 	if (done->copy_sites > run->copy_sites)
 		run->copy_sites = done->copy_sites;
 	for (uint32_t i = 0; r->status == 0 && i < done->copy_sites; i++)

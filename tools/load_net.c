@@ -47,6 +47,7 @@ static void on_end(void *arg, uint64_t tag, int status, uint32_t limit,
 		.prefill_ns = done->prefill_ns,
 		.total_ns = done->total_ns,
 		.cycles = done->cycles,
+		.cycles_off = done->cycles_off,
 		.copy_sites = done->copy_sites,
 		.copies = copies,
 	};

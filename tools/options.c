@@ -91,6 +91,19 @@ int tool_device_option(int option, const char *value, struct tool_devices_option
 		}
 		out->lpu = value;
 		return 1;
+	case TOOL_OPT_PERTURB:
+		out->perturb = value;
+		return 1;
+	case TOOL_OPT_PACED: {
+		char *end;
+
+		out->paced = value ? strtod(value, &end) : 1;
+		if (!value || (end != value && !*end && out->paced > 0 && out->paced <= 1e6))
+			return 1;
+		fprintf(stderr, "millrace: --paced takes a number above 0, at most 1e6, not '%s'\n",
+			value);
+		return -1;
+	}
 	case TOOL_OPT_NO_HUGE:
 		out->no_huge = 1;
 		return 1;

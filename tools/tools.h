@@ -39,6 +39,8 @@ struct tool_devices_options {
 	uint32_t chips;      /* of the simulated LPU; 0 = 2 */
 	const char *
 		fault; /* "sram-zero=TENSOR", ...: of the simulated LPU (firmware-sim/sim.h); NULL = none */
+	const char *perturb; /* "mxm.latency=+1", ...: of the simulated LPU; NULL = none */
+	double paced; /* of the simulated LPU: wall time for its time; 0 = as quick as it computes */
 	enum mr_numerics numerics; /* of the CPU backend */
 	int numerics_asked;        /* by name: say so where there is nothing to choose */
 	uint32_t threads; /* of the CPU backend; 0 = as many as suit it (tools/devices.c) */
@@ -64,6 +66,8 @@ enum {
 	TOOL_OPT_CHIP,
 	TOOL_OPT_CHIPS,
 	TOOL_OPT_FAULT,
+	TOOL_OPT_PERTURB,
+	TOOL_OPT_PACED,
 	TOOL_OPT_LPU,
 	TOOL_OPT_NO_HUGE,
 	TOOL_OPT_OWN = 0x200 /* a command's own long options start here */
@@ -78,6 +82,8 @@ enum {
 		{"chips", required_argument, NULL, TOOL_OPT_CHIPS},       \
 		{"fault", required_argument, NULL, TOOL_OPT_FAULT},       \
 		{"lpu", required_argument, NULL, TOOL_OPT_LPU},           \
+		{"perturb", required_argument, NULL, TOOL_OPT_PERTURB},   \
+		{"paced", optional_argument, NULL, TOOL_OPT_PACED},       \
 	{                                                                 \
 		"no-huge", no_argument, NULL, TOOL_OPT_NO_HUGE            \
 	}
@@ -97,6 +103,9 @@ enum {
 	"  --fault LIST      its faults: sram-zero=TENSOR, sram-flip=TENSOR:OFFSET, or of the "  \
 	"device\n"                                                                               \
 	"                    ('millrace lpu fault --help')\n"                                    \
+	"  --perturb CHANGE  its latencies beside the chip file: mem, mxm, vxm or "              \
+	"c2c.latency=+N\n"                                                                       \
+	"  --paced[=SCALE]   no token before SCALE (1) times the time that its cycles take\n"    \
 	"  --no-huge         4 KiB pages only\n"
 /* "exact", "strict", "fast" */
 const char *tool_numerics_name(enum mr_numerics numerics);

@@ -220,7 +220,8 @@ static int run(struct device_run *r, struct json_object *logits, struct json_obj
 	       struct json_object *out)
 {
 	size_t n = vector_length(logits);
-	int two_paths, status = 0;
+	int prefill = (r->dev->caps.stages & MR_STAGE_PREFILL) != 0, status = 0;
+	int one_class = !strcmp(r->dev->caps.class_prefill, r->dev->caps.class_decode);
 
 	for (uint32_t i = 0; !status && i < r->count; i++)
 		status = item_read(&r->items[i], i < n ? vector_at(logits, i) : ppl, r->vocab);
@@ -229,17 +230,15 @@ static int run(struct device_run *r, struct json_object *logits, struct json_obj
 			mr_status_name(status));
 		return -1;
 	}
-	two_paths = r->dev->caps.stages & MR_STAGE_PREFILL &&
-		    !strcmp(r->dev->caps.class_prefill, r->dev->caps.class_decode);
 	status = feed(r, 0);
-	if (!status && two_paths)
+	if (!status && prefill)
 		status = feed(r, 1);
 	if (status) {
 		fprintf(stderr, "millrace: %s: %s: %s (%s)\n", r->dev->caps.name, r->phase,
 			mr_strerror(status), mr_status_name(status));
 		return -1;
 	}
-	if (check(r, two_paths))
+	if (check(r, prefill && one_class))
 		return -1;
 	if (logits) {
 		struct json_object *list = json_object_new_array();

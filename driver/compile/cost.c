@@ -73,6 +73,8 @@ void mr_cost_claim(const struct mr_container *c, const struct mr_chip *chip,
 	}
 	if (c->ops[r->ops - 1].chip != c->ops[0].chip)
 		add_hop(4, chip, claim);
+	claim->record =
+		ceil_div(r->vocab, chip->vector_lanes) + chip->sample_cycles + chip->record_cycles;
 	claim->slot +=
 		ceil_div(r->vocab, chip->vector_lanes) + chip->sample_cycles + chip->record_cycles;
 }

@@ -13,7 +13,7 @@ static int fill(const struct place_sizes *s, uint64_t sram, uint32_t chips, uint
 	uint32_t layer = 0;
 
 	for (uint32_t c = 0; c < chips; c++) {
-		uint64_t used = c == 0 ? s->embed : 0;
+		uint64_t used = s->each + (c == 0 ? s->embed : 0);
 		if (c == chips - 1)
 			used += chips == 1 ? s->head_tied : s->head;
 		if (used > sram)

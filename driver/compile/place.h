@@ -17,6 +17,7 @@ struct place_sizes {
 	uint64_t head;      /* output matrix and norm */
 	uint64_t head_tied; /* the same where embedding and head share a chip and the matrix */
 	uint64_t kv_layer;  /* a KV block of one layer */
+	uint64_t each;      /* what every chip has beside: work area and tables */
 };
 
 struct placement {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * Which numeric class makes which rows, and class P's weights: the layers of class D once more, as tiles of
- * BF16 in a region of their own, packed by all threads. Made only where the kernels have a class P and the
- * caller did not ask for class D throughout.
+ * BF16 in a region of their own, packed by all threads. Made only where the kernels have a class P that reads
+ * such tiles and the caller did not ask for class D throughout.
  */
 #include "driver/cpu/internal.h"
 
@@ -27,7 +27,8 @@ void cpu_classes_name(struct cpu *cpu)
 	struct mr_caps *caps = &cpu->dev.caps;
 	const char *d = cpu->kern->numerics;
 
-	cpu->fast_rows = p && cpu->options.numerics == MR_NUMERICS_FAST ? CPU_FAST_ROWS : 0;
+	if (p && p->tiles && cpu->options.numerics == MR_NUMERICS_FAST)
+		cpu->fast_rows = CPU_FAST_ROWS;
 	snprintf(caps->class_prefill, sizeof(caps->class_prefill), "%s", p ? p->numerics : d);
 	snprintf(caps->class_decode, sizeof(caps->class_decode), "%s%s%s", d,
 		 cpu->fast_rows ? "|" : "", cpu->fast_rows ? p->numerics : "");
@@ -135,6 +136,8 @@ int cpu_classes_load(struct cpu *cpu)
 	if (!p)
 		return 0;
 	cpu->prompt.kern = p;
+	if (!p->tiles)
+		return 0;
 	cpu->prompt.layers = malloc(layers * sizeof(*cpu->layers));
 	pairs = calloc(layers * MATRICES_LAYER + 1, sizeof(*pairs));
 	if (!cpu->prompt.layers || !pairs) {

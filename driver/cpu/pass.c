@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * One pass over the weights for rows of several jobs: a DECODE's step, tokens of prompts, tokens to be scored.
- * All are of one numeric class, the oldest job's, in which a row's bits do not depend on its company; so which
- * rows meet is a matter of time alone. What the rows of a pass make is told to the host at its end, all at
+ * In a numeric class a row's bits do not depend on its company; so which rows meet is a matter of time alone.
+ * Where prompts are in another class than the rows with logits, each layer is gone through for these first,
+ * then for those: where both classes read the same weights, they find them in the cache. What the rows of a pass make is told to the host at its end, all at
  * once, so that what it posts in answer can meet in the next one. On the compute thread.
  */
 #include "driver/cpu/internal.h"
@@ -24,7 +25,7 @@ struct part {
 
 struct pass {
 	uint32_t epoch;
-	struct cpu_class class;
+	struct cpu_class class; /* of the rows with logits; the others are in cpu->prompt */
 	struct part parts[CPU_ROWS];
 	uint32_t part_count;
 	uint32_t rows;
@@ -62,9 +63,13 @@ static uint32_t wanted(const struct job *job)
 
 static struct cpu_class class_of(const struct cpu *cpu, const struct job *job)
 {
-	if (job->type == JOB_PREFILL)
-		return cpu->prompt;
 	return cpu_class_of_step(cpu, job->type == JOB_DECODE ? job->live : 1);
+}
+
+/* Whether @job can be in @p: its rows with logits are of one class, the oldest one's. */
+static int fits(const struct cpu *cpu, const struct pass *p, const struct job *job)
+{
+	return job->type == JOB_PREFILL || class_of(cpu, job).kern == p->class.kern;
 }
 
 static void add(struct pass *p, struct job *job, uint32_t count)
@@ -79,12 +84,16 @@ static void choose(const struct cpu *cpu, struct pass *p, struct job *const *job
 	uint32_t kept = jobs[0]->type == JOB_DECODE ? 0 : least(wanted(jobs[0]), OLDEST_ROWS);
 
 	_Static_assert(CPU_ROWS >= CPU_BATCH_MAX, "a step fits a pass");
+	p->class = cpu_class_of_step(cpu, 1);
+	for (uint32_t i = count; i-- > 0;)
+		if (jobs[i]->type != JOB_PREFILL)
+			p->class = class_of(cpu, jobs[i]);
 	for (uint32_t i = 0; i < count; i++)
 		if (jobs[i]->type == JOB_DECODE && p->rows + jobs[i]->live + kept <= CPU_ROWS &&
-		    class_of(cpu, jobs[i]).layers == p->class.layers)
+		    fits(cpu, p, jobs[i]))
 			add(p, jobs[i], jobs[i]->live);
 	for (uint32_t i = 0; i < count && p->rows < CPU_ROWS; i++)
-		if (jobs[i]->type != JOB_DECODE && class_of(cpu, jobs[i]).layers == p->class.layers)
+		if (jobs[i]->type != JOB_DECODE && fits(cpu, p, jobs[i]))
 			add(p, jobs[i], least(wanted(jobs[i]), CPU_ROWS - p->rows));
 }
 
@@ -162,27 +171,40 @@ static void tell_layer(struct cpu *cpu, const struct pass *p, uint32_t layer)
 		cpu_queue_publish(cpu);
 }
 
+/* Layer @l in @class over @count rows from @first on. */
+static void layer_rows(struct cpu *cpu, const struct pass *p, const struct cpu_class *class,
+		       uint32_t l, uint32_t first, uint32_t count)
+{
+	if (count)
+		mr_layer_forward(class->kern, &cpu->shape, &class->layers[l], p->row + first, count,
+				 l * cpu->layer_bytes, cpu->x + (size_t)first * cpu->shape.width,
+				 cpu->ws);
+}
+
 /* All layers. 0, or -1 where a reset came. */
 static int forward(struct cpu *cpu, const struct pass *p)
 {
-	uint32_t last = cpu->shape.layers - 1;
+	uint32_t last = cpu->shape.layers - 1, prompts = p->rows - p->heads;
+	int one_class = p->class.kern == cpu->prompt.kern;
 
 	mr_embed(cpu->kern, &cpu->embd, p->ids, p->rows, cpu->x);
-	for (uint32_t l = 0; l <= last; l++) {
-		/* Nobody reads what the last layer makes of a prompt, only its K and V. */
-		uint32_t whole = l < last ? p->rows : p->heads;
-
+	for (uint32_t l = 0; l < last; l++) {
 		if (cpu_queue_epoch(cpu) != p->epoch)
 			return -1;
-		if (whole < p->rows)
-			mr_layer_kv_only(p->class.kern, &cpu->shape, &p->class.layers[l],
-					 p->row + whole, p->rows - whole, l * cpu->layer_bytes,
-					 cpu->x + (size_t)whole * cpu->shape.width, cpu->ws);
-		if (whole)
-			mr_layer_forward(p->class.kern, &cpu->shape, &p->class.layers[l], p->row,
-					 whole, l * cpu->layer_bytes, cpu->x, cpu->ws);
+		layer_rows(cpu, p, &p->class, l, 0, one_class ? p->rows : p->heads);
+		if (!one_class)
+			layer_rows(cpu, p, &cpu->prompt, l, p->heads, prompts);
 		tell_layer(cpu, p, l);
 	}
+	if (cpu_queue_epoch(cpu) != p->epoch)
+		return -1;
+	/* Nobody reads what the last layer makes of a prompt, only its K and V. */
+	layer_rows(cpu, p, &p->class, last, 0, p->heads);
+	if (prompts)
+		mr_layer_kv_only(cpu->prompt.kern, &cpu->shape, &cpu->prompt.layers[last],
+				 p->row + p->heads, prompts, last * cpu->layer_bytes,
+				 cpu->x + (size_t)p->heads * cpu->shape.width, cpu->ws);
+	tell_layer(cpu, p, last);
 	return 0;
 }
 
@@ -317,13 +339,13 @@ static void finish_part(struct cpu *cpu, const struct pass *p, const struct part
 		cpu_job_end(cpu, job, 0);
 	mr_count(job->type == JOB_SCORE ? MR_M_cpu_score_tokens : MR_M_cpu_prefill_tokens,
 		 part->count);
-	if (job->type == JOB_PREFILL && p->class.kern != cpu->kern)
+	if (job->type == JOB_PREFILL && cpu->prompt.kern != cpu->kern)
 		mr_count(MR_M_cpu_prefill_tokens_p, part->count);
 }
 
 void cpu_pass(struct cpu *cpu, struct job *const *jobs, uint32_t count)
 {
-	struct pass p = {.epoch = jobs[0]->epoch, .class = class_of(cpu, jobs[0])};
+	struct pass p = {.epoch = jobs[0]->epoch};
 
 	choose(cpu, &p, jobs, count);
 	lay_out(cpu, &p);

@@ -148,7 +148,7 @@ int mr_lpu_admin(struct lpu *lpu, void *command, uint32_t *result)
 	}
 	if (result)
 		*result = c.result;
-	return c.status <= -MR_E_INTERNAL ? -(int)c.status : MR_E_INTERNAL;
+	return c.status <= -MR_E_SCHEDULE_VIOLATION ? -(int)c.status : MR_E_INTERNAL;
 }
 
 static int text_ends(const char *text, size_t bytes)

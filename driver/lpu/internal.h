@@ -66,6 +66,9 @@ struct pending {
 	uint32_t layer, block, count, owner, receiver;
 	uint32_t records; /* taken */
 	uint64_t cycles;  /* of the latest record */
+	/* DECODE: what the program claims of steps before this one, and of it; and whose record that is */
+	uint64_t claimed, claim;
+	uint32_t claim_step; /* 1 + the step that claim is of */
 };
 
 /* An entry of a DECODE under way. */
@@ -73,9 +76,10 @@ struct decode_entry {
 	uint32_t slot, generation;
 	uint32_t position; /* of its next record */
 	uint32_t stopped;
-	uint32_t spoilt; /* a record was: what follows it is nobody's */
-	uint64_t cycles; /* at its last record */
-	float *logits;   /* of the next record, or NULL */
+	uint32_t spoilt;    /* a record was: what follows it is nobody's */
+	uint64_t cycles;    /* at its last record */
+	uint64_t predicted; /* the same, as the program claims */
+	float *logits;      /* of the next record, or NULL */
 };
 
 struct slot {

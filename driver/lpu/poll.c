@@ -73,6 +73,28 @@ static void advance(struct lpu *lpu, struct pending *p)
 enum record_is { GOOD, BAD, IDLE };
 
 /*
+ * The cycle that the program claims for the record at the cursor. A slot that has stopped keeps its place and its
+ * cycles, at the position where it stopped.
+ */
+static uint64_t predict(struct lpu *lpu, struct pending *p)
+{
+	const struct mr_cycles *c = &lpu->dev.caps.cycles;
+
+	if (p->claim_step != p->step + 1) {
+		p->claimed += p->claim;
+		p->claim = c->base;
+		for (uint32_t i = 0; i < p->entry_count; i++) {
+			/* Fed at position - 1; entries before the cursor have stopped, so none moved on. */
+			uint32_t blocks = (lpu->decodes[p->entry_first + i].position - 1) / 16 + 1;
+
+			p->claim += c->slot + c->block * blocks + c->tile * ((blocks + 15) / 16);
+		}
+		p->claim_step = p->step + 1;
+	}
+	return p->claimed + p->claim - (p->entry_count - 1 - p->cursor) * c->record;
+}
+
+/*
  * A record of a DECODE. One that cannot be takes the place of the one that was due, so that those after it do
  * not look spoilt too; but for its entry they come to nothing, for the token between is missing.
  */
@@ -89,6 +111,13 @@ static enum record_is decoded(struct lpu *lpu, struct pending *p, const struct m
 		  r->status & ~MR_LPU_RECORD_STOPPED || r->cycle < p->cycles || isnan(r->logprob);
 	event->stopped = stopped;
 	event->cycles = r->cycle - d->cycles;
+	if (lpu->dev.caps.cycles.base) {
+		uint64_t predicted = predict(lpu, p);
+
+		event->predicted = predicted - d->predicted;
+		d->predicted = predicted;
+		mr_count(MR_M_lpu_cycles_off, !bad && predicted != r->cycle);
+	}
 	event->logits = d->logits;
 	if (!bad)
 		d->cycles = r->cycle;
@@ -227,7 +256,7 @@ static int verdict(const struct lpu *lpu, const struct pending *p,
 {
 	int status = -(int)c->status;
 
-	if (c->request != p->request || status < MR_E_INTERNAL ||
+	if (c->request != p->request || status < MR_E_SCHEDULE_VIOLATION ||
 	    (status == MR_E_CANCELLED && !p->aborted))
 		return MR_E_PROTOCOL;
 	/* Success means that every record came that was to come. */

@@ -11,6 +11,7 @@
 #include "driver/lpu/internal.h"
 #include "driver/metrics.h"
 #include "driver/model/model.h"
+#include "userlib/spec/container.h"
 
 #define STAGING_BYTES (4u << 20)
 #define LOGITS_BYTES  (32u << 20) /* of rows, at least; each row is a step of an entry that asked */
@@ -103,6 +104,14 @@ static int set_caps(struct lpu *lpu, const struct mr_model *model, uint32_t batc
 	caps->context = context;
 	caps->batch_max = batch;
 	caps->vocab = model->shape.vocab;
+	struct mr_container c;
+	if (!mr_container_open(program->container, program->bytes, &c, NULL, 0)) {
+		const struct mr_prog_claim *claim = c.claims;
+
+		caps->cycles = (struct mr_cycles){claim->base, claim->slot, claim->block,
+						  claim->tile, claim->record};
+		caps->latency_exact = c.sched != NULL;
+	}
 	caps->kv_tokens = (uint64_t)program->fit.kv_blocks * MR_KV_BLOCK_TOKENS;
 	lpu->kv_layer_bytes = mr_kv_layer_bytes(&model->shape);
 	lpu->layers = model->shape.layers;
@@ -122,11 +131,18 @@ static int compile(struct lpu *lpu, const struct mr_model *model, uint32_t batch
 		.chips = lpu->id.chips,
 		.batch = batch,
 		.context = context,
+		.payload = MR_PAYLOAD_SCHEDULE,
 		.progress = report,
 		.progress_arg = progress,
 	};
+	int status = mr_compile(model, &options, program, lpu->why, sizeof(lpu->why));
 
-	return mr_compile(model, &options, program, lpu->why, sizeof(lpu->why));
+	/* Where no schedule can be made or none fits, the device walks the layers itself. */
+	if (status == MR_E_NOT_SUPPORTED || status == MR_E_SRAM_FULL) {
+		options.payload = MR_PAYLOAD_REFERENCE;
+		status = mr_compile(model, &options, program, lpu->why, sizeof(lpu->why));
+	}
+	return status;
 }
 
 int mr_lpu_reload(struct lpu *lpu)

@@ -55,6 +55,16 @@ static uint64_t span(uint64_t from, uint64_t to)
 	return from && to > from ? to - from : 0;
 }
 
+static int32_t off(const struct mr_end *end)
+{
+	int64_t off = (int64_t)(end->cycles - end->predicted);
+
+	return !end->predicted    ? 0
+	       : off > INT32_MAX  ? INT32_MAX
+	       : off < -INT32_MAX ? -INT32_MAX
+				  : (int32_t)off;
+}
+
 static void end(void *front, struct mr_request *request, const struct mr_end *end)
 {
 	struct mr_net *net = front;
@@ -71,6 +81,7 @@ static void end(void *front, struct mr_request *request, const struct mr_end *en
 		.total_ns = span(end->submit_ns, end->end_ns),
 		.cycles = end->cycles,
 		.copy_sites = MR_COPY_SITES,
+		.cycles_off = off(end),
 	};
 	for (int i = 0; i < MR_COPY_SITES; i++)
 		if (i != TOKEN_SITE) /* counted while sent, here */

@@ -68,7 +68,7 @@ static int parse_done(struct mr_wire_in *in, const uint8_t *body, size_t bytes)
 	if (bytes < sizeof(in->done))
 		return MR_E_FORMAT;
 	in->done = UNALIGNED(struct mr_wire_done, body);
-	if (in->done.status > 0 || in->done.finish > MR_WIRE_FINISH_ERROR || in->done.reserved0 ||
+	if (in->done.status > 0 || in->done.finish > MR_WIRE_FINISH_ERROR ||
 	    in->done.copy_sites > MR_WIRE_COPY_SITES_MAX ||
 	    bytes != sizeof(in->done) + in->done.copy_sites * sizeof(uint64_t))
 		return MR_E_FORMAT;

@@ -236,6 +236,7 @@ void mr_sched_decode_token(struct mr_sched *s, const struct mr_event *event)
 	q->fed++;
 	q->stopped |= event->stopped != 0;
 	q->entry->cycles += event->cycles;
+	q->entry->predicted += event->predicted;
 	if (q->fed == q->count)
 		deliver(s, q, event);
 	else if (ahead(q) == 0 && q->entry->request.max_tokens == 0)

@@ -144,7 +144,7 @@ struct entry {
 	double logprob;        /* of the continuation under way */
 	uint32_t score_tokens; /* events of it so far */
 	uint64_t submit_ns, start_ns, prefilled_ns, joined_ns, first_ns, last_ns;
-	uint64_t cycles;
+	uint64_t cycles, predicted;
 };
 
 struct sequence {
@@ -311,7 +311,7 @@ static inline uint32_t decode_row(const struct mr_sched *s)
 /* Rows of a pass of a shared device that takes a DECODE's and prompts' together; 0 = it does not. */
 static inline uint32_t mixing_rows(const struct mr_sched *s)
 {
-	return s->shared && s->one_class ? s->decode->caps.pass_rows : 0;
+	return s->shared ? s->decode->caps.pass_rows : 0;
 }
 
 /* Sequences that have prompt to be prefilled. */

@@ -116,6 +116,7 @@ void mr_sched_finish(struct mr_sched *s, struct entry *e)
 		.first_ns = e->first_ns,
 		.end_ns = now_ns(s),
 		.cycles = e->cycles,
+		.predicted = e->predicted,
 		.blocks_wanted = q->blocks_wanted,
 		.blocks_there = q->blocks_there,
 	};

@@ -110,7 +110,8 @@ struct mr_end {
 	uint32_t tokens;        /* of the answer */
 	/* by the clock; 0 = not reached */
 	uint64_t submit_ns, start_ns, prefilled_ns, joined_ns, first_ns, end_ns;
-	uint64_t cycles; /* the device's, all steps */
+	uint64_t cycles;    /* the device's, all steps */
+	uint64_t predicted; /* what its program claims of them before they run; 0 = no claim */
 	/* with MR_E_KV_EXHAUSTED or MR_E_CONTEXT_FULL: KV blocks that it wanted, and the device's in all */
 	uint64_t blocks_wanted, blocks_there;
 	/* payload bytes of this request by site, from MR_COPY_SITES_FIRST */

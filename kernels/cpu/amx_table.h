@@ -12,12 +12,12 @@
 #include "kernels/cpu/lanes_attention.h"
 #include "kernels/cpu/lanes_kernels.h"
 
-#define AMX_TABLE(path, class_name, quantize_fn, matmul_fn, prompt_table)                       \
-	{                                                                                       \
-		.name = path, .numerics = class_name, .prompt = prompt_table,                   \
-		.quantize = quantize_fn, .matmul = matmul_fn, .rmsnorm = rmsnorm, .rope = rope, \
-		.swiglu = swiglu, .add = add, .attention = attention, .attend = attend,         \
-		.merge = merge, .to_half = to_half,                                             \
+#define AMX_TABLE(path, class_name, quantize_fn, matmul_fn, tiles_of_bf16, prompt_table)      \
+	{                                                                                     \
+		.name = path, .numerics = class_name, .prompt = prompt_table,                 \
+		.tiles = tiles_of_bf16, .quantize = quantize_fn, .matmul = matmul_fn,         \
+		.rmsnorm = rmsnorm, .rope = rope, .swiglu = swiglu, .add = add,               \
+		.attention = attention, .attend = attend, .merge = merge, .to_half = to_half, \
 	}
 
 #endif /* MR_KERNELS_CPU_AMX_TABLE_H */

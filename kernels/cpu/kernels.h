@@ -37,7 +37,14 @@ struct mr_q8 {
 	int32_t *sum; /* (rows, cols/32): the block's q added up */
 	uint32_t rows, cols;
 	float *x; /* (rows, cols): a copy of what was quantised; NULL where no weights are floats */
-	uint16_t *bf16; /* (rows, cols); NULL where there is no class P */
+	uint16_t *bf16;    /* (rows, cols); for class P-amx-bf16 alone, else NULL */
+	float *scaled_sum; /* (rows, cols/32): scale * sum; for class P-avx512 alone */
+	/*
+	 * 1 = a matrix product goes on with the chain that y holds, of the columns before these. Then,
+	 * and otherwise too, cols may be fewer than the matrix's: data is that of the first one's block.
+	 * Q4_1X16 and Q8_0X16 only.
+	 */
+	uint32_t chain;
 };
 
 /* Attention of one row's query heads that share a KV head, over positions 0 to count-1. */
@@ -57,6 +64,23 @@ struct mr_attention {
 	const struct mr_attention *next;
 };
 
+/*
+ * Attention of consecutive rows of one sequence, each over the positions up to its own: @queries query heads
+ * of each row, which share a KV head.
+ */
+struct mr_attention_rows {
+	uint8_t *const *kv; /* as struct mr_attention */
+	size_t k_offset, v_offset;
+	uint32_t position;      /* of the first row */
+	uint32_t rows, queries; /* rows * queries is at most MR_ATTENTION_ROWS_QUERIES */
+	uint32_t head_dim;
+	float scale;
+	/* Query @h of row @i is at q + i * stride + h * head_dim, and so is its result at y. */
+	const float *q;
+	float *y;
+	size_t stride;
+};
+
 #define MR_PREFETCH_BYTES    8192u /* how far ahead weights are fetched */
 #define MR_Q8_AMAX_MIN       0x1p-100f
 #define MR_ATTENTION_TILE    256u
@@ -67,18 +91,30 @@ struct mr_attention {
 #define MR_ATTENTION_SCRATCH(head_dim) \
 	(MR_ATTENTION_QUERIES * (MR_ATTENTION_TILE + 2 * MR_ATTENTION_PART(head_dim)))
 
+/* The same of attention_rows: K and V of a tile, queries, sums, weights, and what each query knows. */
+#define MR_ATTENTION_ROWS_QUERIES 192u
+#define MR_ATTENTION_ROWS_TILE    64u
+#define MR_ATTENTION_ROWS_SCRATCH(head_dim)                                    \
+	((head_dim)*2 * (MR_ATTENTION_ROWS_TILE + MR_ATTENTION_ROWS_QUERIES) + \
+	 48 * MR_ATTENTION_ROWS_TILE + 3 * MR_ATTENTION_ROWS_QUERIES)
+
 /* Activation rows that the int8 tiles take at a time; fewer are left to AVX-512. */
 #define MR_AMX_ROWS 16u
 
 /* Lengths n are multiples of 16, cols of 32. */
 struct mr_kernels {
 	const char *name;     /* "scalar", "avx2", "avx512", "amx" */
-	const char *numerics; /* numeric class: "D", "P-amx-bf16" */
+	const char *numerics; /* numeric class: "D", "P-amx-bf16", "P-avx512" */
 	/*
-	 * The class P that this path has for prompts, over matrices of MR_PACK_BF16_TILES; NULL = none. Its
-	 * result for a row depends on that row alone, too.
+	 * The class P that this path has for prompts; NULL = none. Its result for a row depends on that row
+	 * alone, too.
 	 */
 	const struct mr_kernels *prompt;
+	/*
+	 * Of a class P: 1 = it multiplies by matrices of MR_PACK_BF16_TILES, and gains in a DECODE of many rows
+	 * too; 0 = by class D's matrices, and gains only where many rows are of one sequence.
+	 */
+	int tiles;
 
 	/* fills out->rows rows of out->cols: in class D q, scale and sum, x where it is not NULL; else bf16 */
 	void (*quantize)(const float *x, struct mr_q8 *out);
@@ -103,7 +139,27 @@ struct mr_kernels {
 		       size_t stride, float *scratch);
 	void (*merge)(const float *parts, uint32_t tiles, uint32_t head_dim, float *y,
 		      float *scratch);
+	/*
+	 * Attention of a class P, in place of the three above; NULL = it has class D's. Its result for a row
+	 * depends on that row alone, too.
+	 */
+	void (*attention_rows)(const struct mr_attention_rows *a, float *scratch);
 	void (*to_half)(const float *x, uint32_t n, uint16_t *y); /* round to nearest even */
+
+	/* The pieces of the above over one row of any length n (lanes_rows.h). */
+	void (*exps)(const float *x, float minus, uint32_t n, float *y); /* e^(x - minus) */
+	float (*row_sum)(const float *x, uint32_t n);
+	float (*row_squares)(const float *x, uint32_t n);
+	float (*row_max)(const float *x, uint32_t n);
+	/*
+	 * Rows of 16 in blocks of FP16 that lie @offset bytes into block[b]. dots: y[i][16b+p] = scale *
+	 * x[i] * row p of block b; sums: y[i] = p[i][j] * row j, added over the first @count rows. x is
+	 * (rows, dim), y of dots and p (rows, MR_ATTENTION_TILE), y of sums (rows, dim).
+	 */
+	void (*half_dots)(uint8_t *const *block, size_t offset, uint32_t blocks, const float *x,
+			  uint32_t rows, uint32_t dim, float scale, float *y);
+	void (*half_sums)(uint8_t *const *block, size_t offset, uint32_t count, const float *p,
+			  uint32_t rows, uint32_t dim, float *y);
 };
 
 /*

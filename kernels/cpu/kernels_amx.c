@@ -3,6 +3,6 @@
 #include "kernels/cpu/amx_table.h"
 
 static const struct mr_kernels prompt =
-	AMX_TABLE("amx", "P-amx-bf16", round_bf16, matmul_bf16, NULL);
+	AMX_TABLE("amx", "P-amx-bf16", round_bf16, matmul_bf16, 1, NULL);
 
-const struct mr_kernels mr_kernels_amx = AMX_TABLE("amx", "D", quantize, matmul_int8, &prompt);
+const struct mr_kernels mr_kernels_amx = AMX_TABLE("amx", "D", quantize, matmul_int8, 0, &prompt);

@@ -6,6 +6,7 @@
 #include "kernels/cpu/formats.h"
 #include "kernels/cpu/lanes_attention.h"
 #include "kernels/cpu/lanes_kernels.h"
+#include "kernels/cpu/lanes_rows.h"
 #include "kernels/cpu/matmul.h"
 #include "kernels/cpu/pack.h"
 
@@ -30,14 +31,12 @@ static void dots_q8_0(const uint8_t *w, const int8_t *q, int32_t dot[16])
 	}
 }
 
-/* 16 output rows of one activation row. */
+/* 16 output rows of one activation row, added to @acc. */
 static void group(const struct mr_matrix *m, const uint8_t *w, const struct mr_q8 *x, uint32_t row,
 		  float acc[16])
 {
-	size_t blocks = m->cols / 32, first = row * blocks;
+	size_t blocks = x->cols / 32, first = row * blocks;
 
-	for (int r = 0; r < 16; r++)
-		acc[r] = 0;
 	for (size_t b = 0; b < blocks; b++) {
 		const int8_t *q = x->q + 32 * (first + b);
 		float dx = x->scale[first + b], sum = (float)x->sum[first + b];
@@ -76,8 +75,10 @@ static void matmul(const struct mr_matrix *w, const struct mr_q8 *x, float *y, s
 		uint32_t n = row1 - r < 16 ? row1 - r : 16;
 
 		for (uint32_t i = 0; i < x->rows; i++) {
-			float acc[16];
+			float acc[16] = {0};
 
+			if (x->chain)
+				memcpy(acc, y + i * stride + r, n * sizeof(float));
 			group(w, data, x, i, acc);
 			memcpy(y + i * stride + r, acc, n * sizeof(float));
 		}
@@ -97,4 +98,5 @@ const struct mr_kernels mr_kernels_scalar = {
 	.attend = attend,
 	.merge = merge,
 	.to_half = to_half,
+	LANES_ROWS,
 };

@@ -5,150 +5,80 @@
  * With a team every thread walks the layer and computes its part: output rows of a product, heads of an
  * attention. No sum is ever split, so the bits are those of one thread. What one part makes and another
  * needs lies in the workspace, with a barrier between. Input that all threads need in int8 is made by each
- * for itself where the rows are few (cheaper than a barrier), and else shared out by rows.
+ * for itself where the rows are few (cheaper than a barrier), and else shared out by rows. With few rows each
+ * thread has a share of the weights, and streams it; with many the weights cost little, and threads take units of
+ * the work as they come to them, so that one whose core was away for a while keeps nobody waiting.
  */
 #include "kernels/cpu/layer.h"
 
-#include <immintrin.h>
-
 #include "kernels/cpu/pack.h"
-#include "kernels/cpu/team.h"
-#include "kernels/cpu/workspace.h"
+#include "kernels/cpu/parts.h"
 
 /* Columns of gate and up that are made, joined and quantised at a time, so that they stay in the cache. */
 #define FFN_COLS 64u
 
-/* One call of the functions of layer.h. */
-struct call {
-	const struct mr_kernels *kern;
-	const struct mr_shape *s;
-	const struct mr_layer *layer;
-	const struct mr_row *rows;
-	uint32_t n;
-	size_t kv_offset;
-	float *x;
-	struct mr_workspace *ws;
-	/* the head's */
-	const float *norm;
-	const struct mr_matrix *output;
-	float *logits;
-};
-
-/* A thread's view of it. */
-struct part {
-	const struct call *c;
-	struct mr_thread_space *own;
-	uint32_t rank, threads;
-	int alone; /* makes its int8 input by itself, in its own space */
-};
-
-static struct part part_of(const struct call *c, uint32_t rank)
-{
-	uint32_t threads = mr_team_active(c->ws->team);
-
-	return (struct part){c, &c->ws->own[rank], rank, threads,
-			     threads > 1 && c->n <= MR_FEW_ROWS};
-}
-
-static void sync(const struct part *p)
-{
-	mr_team_barrier(p->c->ws->team);
-}
-
 /* ---- products ---- */
 
-/* This thread's rows of a matrix whose rows come in units of @unit. */
-static void share(const struct part *p, uint32_t rows, uint32_t unit, uint32_t *row0,
-		  uint32_t *row1)
-{
-	mr_team_part((rows + unit - 1) / unit, p->rank, p->threads, row0, row1);
-	*row0 *= unit;
-	*row1 = *row1 * unit < rows ? *row1 * unit : rows;
-}
+#define MANY_OUTPUTS 32u /* output rows that a thread takes at a time */
 
 static const void *weights_at(const struct mr_matrix *m, uint32_t row)
 {
 	return (const char *)m->data + row / 16 * mr_pack_bytes(m->packing, 16, m->cols);
 }
 
-/* Where this thread's rows of @m begin: what it will stream next. */
+/* Where this thread's rows of @m begin: what it will stream next. NULL = not known. */
 static const void *share_at(const struct part *p, const struct mr_matrix *m, uint32_t unit)
 {
 	uint32_t row0, row1;
 
+	if (many(p))
+		return NULL;
 	share(p, m->rows, unit, &row0, &row1);
 	return weights_at(m, row0);
 }
 
+/* What this thread streams after its turn, most likely: others take as many meanwhile. */
+static const void *after_turn(const struct part *p, const struct turns *t,
+			      const struct mr_matrix *m, const void *after_share)
+{
+	uint64_t row = (uint64_t)t->first + (uint64_t)p->threads * t->many_unit;
+
+	if (!many(p))
+		return after_share;
+	return row < m->rows ? weights_at(m, (uint32_t)row) : NULL;
+}
+
 /* x += w * in, this thread's columns of x. */
-static void product_add(const struct part *p, const struct mr_matrix *w, const struct mr_q8 *in,
-			const void *next)
+static void product_add(const struct part *p, enum layer_part part, const struct mr_matrix *w,
+			const struct mr_q8 *in, const void *next)
 {
 	const struct call *c = p->c;
 	size_t width = c->s->width;
-	uint32_t row0, row1;
+	struct turns t = {part, w->rows, 16, MANY_OUTPUTS};
 
-	share(p, w->rows, 16, &row0, &row1);
-	c->kern->matmul(w, in, c->ws->out, width, row0, row1, next);
-	for (uint32_t i = 0; i < c->n; i++)
-		c->kern->add(c->x + i * width + row0, c->ws->out + i * width + row0, row1 - row0);
+	while (turn(p, &t)) {
+		c->kern->matmul(w, in, c->ws->out, width, t.first, t.end,
+				after_turn(p, &t, w, next));
+		for (uint32_t i = 0; i < c->n; i++)
+			c->kern->add(c->x + i * width + t.first, c->ws->out + i * width + t.first,
+				     t.end - t.first);
+	}
 }
 
-/* ---- int8 input ---- */
-
-static struct mr_q8 *q8_shape(struct mr_q8 *q, uint32_t rows, size_t cols)
-{
-	q->rows = rows;
-	q->cols = (uint32_t)cols;
-	return q;
-}
-
-/* Columns of row @i of @q from @x on, whole blocks of 32. */
-static void quantize_cols(const struct part *p, const struct mr_q8 *q, uint32_t i, uint32_t col0,
-			  uint32_t cols, const float *x)
-{
-	size_t at = (size_t)i * q->cols + col0;
-	struct mr_q8 view = {.q = q->q + at,
-			     .scale = q->scale + at / 32,
-			     .sum = q->sum + at / 32,
-			     .rows = 1,
-			     .cols = cols,
-			     .x = q->x ? q->x + at : NULL,
-			     .bf16 = q->bf16 ? q->bf16 + at : NULL};
-
-	p->c->kern->quantize(x, &view);
-}
-
-/* The rows that this thread makes of an input that all need, and where: its own space or @shared. */
-static struct mr_q8 *input_begin(const struct part *p, struct mr_q8 *shared, size_t cols,
-				 uint32_t *first, uint32_t *end)
-{
-	*first = 0;
-	*end = p->c->n;
-	if (p->alone)
-		return q8_shape(&p->own->q8, p->c->n, cols);
-	mr_team_part(p->c->n, p->rank, p->threads, first, end);
-	return shared;
-}
-
-static const struct mr_q8 *input_end(const struct part *p, const struct mr_q8 *q)
-{
-	if (!p->alone)
-		sync(p);
-	return q;
-}
-
-static const struct mr_q8 *input_normed(const struct part *p, const float *weight)
+static const struct mr_q8 *input_normed(const struct part *p, enum layer_part part,
+					const float *weight)
 {
 	const struct call *c = p->c;
-	uint32_t width = c->s->width, first, end;
-	struct mr_q8 *q = input_begin(p, &c->ws->in, width, &first, &end);
+	uint32_t width = c->s->width;
+	struct turns t;
+	struct mr_q8 *q = input_begin(p, part, &c->ws->in, width, &t);
 
-	for (uint32_t i = first; i < end; i++) {
-		c->kern->rmsnorm(c->x + (size_t)i * width, weight, width, c->s->rms_eps,
-				 p->own->row);
-		quantize_cols(p, q, i, 0, width, p->own->row);
-	}
+	while (input_turn(p, &t))
+		for (uint32_t i = t.first; i < t.end; i++) {
+			c->kern->rmsnorm(c->x + (size_t)i * width, weight, width, c->s->rms_eps,
+					 p->own->row);
+			quantize_cols(p, q, i, 0, width, p->own->row);
+		}
 	return input_end(p, q);
 }
 
@@ -201,8 +131,9 @@ static void write_kv(const struct call *c, uint32_t row, int value, const float 
 	}
 }
 
-/* Query, key and value as one matrix whose rows are shared out; this thread's part of one of them. */
-static void project(const struct part *p, const struct mr_q8 *in, int with_q)
+/* Rows [@first, @end) of query, key and value as one matrix. */
+static void project_rows(const struct part *p, const struct mr_q8 *in, int with_q, uint32_t first,
+			 uint32_t end)
 {
 	const struct call *c = p->c;
 	struct mr_workspace *ws = c->ws;
@@ -210,10 +141,7 @@ static void project(const struct part *p, const struct mr_q8 *in, int with_q)
 	const float *bias[3] = {c->layer->q_bias, c->layer->k_bias, c->layer->v_bias};
 	const float *norm[3] = {c->layer->q_norm, c->layer->k_norm, NULL};
 	float *y[3] = {ws->q, ws->k, ws->v};
-	uint32_t total = w[1]->rows + w[2]->rows + (with_q ? w[0]->rows : 0), first, end;
 
-	/* A head that is normed must be one thread's. */
-	share(p, total, norm[0] || norm[1] ? c->s->head_dim : 16, &first, &end);
 	for (int m = with_q ? 0 : 1; m < 3; m++) {
 		uint32_t rows = w[m]->rows, row0 = first < rows ? first : rows;
 		uint32_t row1 = end < rows ? end : rows;
@@ -237,162 +165,35 @@ static void project(const struct part *p, const struct mr_q8 *in, int with_q)
 	}
 }
 
-/* Up to MR_ATTENTION_QUERIES query heads of row @i from head @head on, all of one KV head. */
-static struct mr_attention attention_of(const struct call *c, uint32_t i, uint32_t head)
+static void project(const struct part *p, const struct mr_q8 *in, int with_q)
 {
-	const struct mr_shape *s = c->s;
-	uint32_t group = s->heads / s->kv_heads, kv_head = head / group;
-	uint32_t left = group - head % group;
-	size_t head_bytes = (size_t)16 * s->head_dim * sizeof(uint16_t);
-	float root = (float)_mm_cvtsd_f64(_mm_sqrt_pd(_mm_set_sd((double)s->head_dim)));
+	const struct mr_layer *l = p->c->layer;
+	uint32_t total = l->k.rows + l->v.rows + (with_q ? l->q.rows : 0);
+	/* A head that is normed must be one thread's. */
+	uint32_t head = l->q_norm || l->k_norm ? p->c->s->head_dim : 0;
+	struct turns t = {PART_PROJECT, total, head ? head : 16, head ? head : MANY_OUTPUTS};
 
-	return (struct mr_attention){
-		.kv = c->rows[i].kv,
-		.k_offset = c->kv_offset + kv_head * head_bytes,
-		.v_offset = c->kv_offset + (s->kv_heads + kv_head) * head_bytes,
-		.count = c->rows[i].position + 1,
-		.head_dim = s->head_dim,
-		.queries = left < MR_ATTENTION_QUERIES ? left : MR_ATTENTION_QUERIES,
-		/* Rows of one sequence in a row find the cache warm. */
-		.prefetch = (i == 0 || c->rows[i].kv != c->rows[i - 1].kv) &&
-			    (i + 1 == c->n || c->rows[i].kv != c->rows[i + 1].kv),
-		.scale = 1.0f / root,
-	};
-}
-
-static uint32_t tiles_of(const struct call *c, uint32_t i)
-{
-	return c->rows[i].position / MR_ATTENTION_TILE + 1;
-}
-
-/* Whether attend, with threads, shares out tiles too and leaves their merging to who reads them. */
-static int by_tiles(const struct part *p)
-{
-	return p->alone;
-}
-
-/* Whether the query heads of a KV head make whole blocks of 32 columns, quantised where they are made. */
-static int by_blocks(const struct call *c)
-{
-	return c->s->heads / c->s->kv_heads * c->s->head_dim % 32 == 0;
-}
-
-static float *parts_at(const struct call *c, uint32_t i, uint32_t head)
-{
-	return c->ws->parts +
-	       ((size_t)i * c->s->heads + head) * c->ws->tiles * MR_ATTENTION_PART(c->s->head_dim);
-}
-
-/* One tile of some query heads: what a thread does at a time. */
-struct tile_unit {
-	struct mr_attention a;
-	const float *q;
-	uint32_t tile;
-	float *part;
-};
-
-static void attend_unit(const struct part *p, struct tile_unit *u, const struct tile_unit *next)
-{
-	size_t size = MR_ATTENTION_PART(p->c->s->head_dim);
-
-	u->a.next = next ? &next->a : NULL;
-	u->a.next_tile = next ? next->tile : 0;
-	p->c->kern->attend(&u->a, u->q, u->tile, u->part, p->c->ws->tiles * size, p->own->scratch);
-}
-
-static void attend_tiles(const struct part *p)
-{
-	const struct call *c = p->c;
-	size_t size = MR_ATTENTION_PART(c->s->head_dim);
-	struct tile_unit units[2]; /* the one to be done, and the one before it */
-	uint32_t unit = 0, mine = 0;
-
-	for (uint32_t i = 0; i < c->n; i++)
-		for (uint32_t h = 0, queries; h < c->s->heads; h += queries) {
-			struct mr_attention a = attention_of(c, i, h);
-			const float *q = c->ws->q + i * c->ws->attn_cols + h * a.head_dim;
-
-			queries = a.queries;
-			for (uint32_t t = 0; t < tiles_of(c, i); t++) {
-				if (unit++ % p->threads != p->rank)
-					continue;
-				units[mine % 2] =
-					(struct tile_unit){a, q, t, parts_at(c, i, h) + t * size};
-				if (mine++)
-					attend_unit(p, &units[mine % 2], &units[(mine - 1) % 2]);
-			}
-		}
-	if (mine)
-		attend_unit(p, &units[(mine - 1) % 2], NULL);
-}
-
-static void attend_heads(const struct part *p)
-{
-	const struct call *c = p->c;
-	uint32_t group = c->s->heads / c->s->kv_heads, dim = c->s->head_dim;
-	uint32_t units = c->s->kv_heads * c->n;
-
-	/* All rows of one KV head in turn: rows of one sequence find its keys in the cache. */
-	for (uint32_t u = p->rank; u < units; u += p->threads) {
-		uint32_t i = u % c->n, h = u / c->n * group, after = u + p->threads, queries;
-		size_t at = i * c->ws->attn_cols + h * dim;
-		struct mr_attention next;
-
-		if (after < units)
-			next = attention_of(c, after % c->n, after / c->n * group);
-		for (uint32_t g = 0; g < group; g += queries) {
-			struct mr_attention a = attention_of(c, i, h + g);
-
-			queries = a.queries;
-			a.next = g + queries == group && after < units ? &next : NULL;
-			c->kern->attention(&a, c->ws->q + at + g * dim, c->ws->attn + at + g * dim,
-					   p->own->scratch);
-		}
-		if (by_blocks(c))
-			quantize_cols(p, &c->ws->attn_q8, i, h * dim, group * dim,
-				      c->ws->attn + at);
-	}
-}
-
-/* What attention made, in int8. */
-static const struct mr_q8 *input_attention(const struct part *p)
-{
-	const struct call *c = p->c;
-	uint32_t cols = (uint32_t)c->ws->attn_cols, dim = c->s->head_dim, first, end;
-	struct mr_q8 *q;
-
-	if (!by_tiles(p) && by_blocks(c))
-		return &c->ws->attn_q8;
-	q = input_begin(p, &c->ws->attn_q8, cols, &first, &end);
-	for (uint32_t i = first; i < end; i++) {
-		float *x = by_tiles(p) ? p->own->row : c->ws->attn + (size_t)i * cols;
-
-		for (uint32_t h = 0; by_tiles(p) && h < c->s->heads; h++)
-			c->kern->merge(parts_at(c, i, h), tiles_of(c, i), dim, x + h * dim,
-				       p->own->scratch);
-		quantize_cols(p, q, i, 0, cols, x);
-	}
-	return input_end(p, q);
+	while (turn(p, &t))
+		project_rows(p, in, with_q, t.first, t.end);
 }
 
 /* ---- the layer ---- */
 
-/* SwiGLU of this thread's columns, quantised: whole blocks of 32. */
-static void gate_up(const struct part *p, const struct mr_q8 *in)
+/* SwiGLU of columns [@col, @end), quantised: whole blocks of 32. */
+static void gate_up_cols(const struct part *p, const struct mr_q8 *in, uint32_t col, uint32_t end,
+			 const void *next)
 {
 	const struct call *c = p->c;
 	struct mr_workspace *ws = c->ws;
 	const struct mr_layer *l = c->layer;
-	uint32_t ffn = c->s->ffn, col, end, n;
+	uint32_t ffn = c->s->ffn, n;
 
-	share(p, ffn, 32, &col, &end);
 	for (; col < end; col += n) {
 		/* A lone row streams weights in long runs. */
 		n = c->n == 1 || end - col < FFN_COLS ? end - col : FFN_COLS;
 		c->kern->matmul(&l->gate, in, ws->gate, ffn, col, col + n, weights_at(&l->up, col));
 		c->kern->matmul(&l->up, in, ws->up, ffn, col, col + n,
-				col + n < end ? weights_at(&l->gate, col + n)
-					      : share_at(p, &l->down, 16));
+				col + n < end ? weights_at(&l->gate, col + n) : next);
 		for (uint32_t i = 0; i < c->n; i++) {
 			float *gate = ws->gate + (size_t)i * ffn + col;
 
@@ -402,24 +203,31 @@ static void gate_up(const struct part *p, const struct mr_q8 *in)
 	}
 }
 
+static void gate_up(const struct part *p, const struct mr_q8 *in)
+{
+	const struct mr_layer *l = p->c->layer;
+	struct turns t = {PART_FFN, p->c->s->ffn, 32, FFN_COLS};
+
+	while (turn(p, &t))
+		gate_up_cols(p, in, t.first, t.end,
+			     after_turn(p, &t, &l->gate, share_at(p, &l->down, 16)));
+}
+
 static void layer_rank(void *arg, uint32_t rank)
 {
 	const struct call *c = arg;
 	const struct part part = part_of(c, rank), *p = &part;
 	const struct mr_layer *l = c->layer;
 
-	project(p, input_normed(p, l->attn_norm), 1);
+	project(p, input_normed(p, PART_NORM, l->attn_norm), 1);
 	sync(p);
-	if (by_tiles(p))
-		attend_tiles(p);
-	else
-		attend_heads(p);
+	mr_attend(p);
 	sync(p);
-	product_add(p, &l->o, input_attention(p), share_at(p, &l->gate, 32));
+	product_add(p, PART_O, &l->o, mr_input_attention(p), share_at(p, &l->gate, 32));
 	sync(p);
-	gate_up(p, input_normed(p, l->ffn_norm));
+	gate_up(p, input_normed(p, PART_FFN_NORM, l->ffn_norm));
 	sync(p);
-	product_add(p, &l->down, &c->ws->ffn_q8, NULL);
+	product_add(p, PART_DOWN, &l->down, &c->ws->ffn_q8, NULL);
 }
 
 static void kv_rank(void *arg, uint32_t rank)
@@ -427,25 +235,29 @@ static void kv_rank(void *arg, uint32_t rank)
 	const struct call *c = arg;
 	const struct part part = part_of(c, rank), *p = &part;
 
-	project(p, input_normed(p, c->layer->attn_norm), 0);
+	project(p, input_normed(p, PART_NORM, c->layer->attn_norm), 0);
 }
 
 static void head_rank(void *arg, uint32_t rank)
 {
 	const struct call *c = arg;
 	const struct part part = part_of(c, rank), *p = &part;
-	const struct mr_q8 *in = input_normed(p, c->norm);
-	uint32_t row0, row1;
+	const struct mr_q8 *in = input_normed(p, PART_NORM, c->norm);
+	struct turns t = {PART_PROJECT, c->output->rows, 16, 4 * MANY_OUTPUTS};
 
-	share(p, c->output->rows, 16, &row0, &row1);
-	c->kern->matmul(c->output, in, c->logits, c->output->rows, row0, row1, NULL);
+	while (turn(p, &t))
+		c->kern->matmul(c->output, in, c->logits, c->output->rows, t.first, t.end,
+				after_turn(p, &t, c->output, NULL));
 }
 
-static void shape_inputs(struct mr_workspace *ws, const struct mr_shape *s, uint32_t n)
+/* Before a run: its sizes, and no unit is taken. */
+static void begin_call(struct mr_workspace *ws, const struct mr_shape *s, uint32_t n)
 {
 	q8_shape(&ws->in, n, s->width);
 	q8_shape(&ws->attn_q8, n, ws->attn_cols);
 	q8_shape(&ws->ffn_q8, n, s->ffn);
+	for (int i = 0; i < (int)MR_LAYER_PARTS; i++)
+		ws->taken[i].units = 0;
 }
 
 void mr_layer_forward(const struct mr_kernels *kern, const struct mr_shape *shape,
@@ -454,7 +266,7 @@ void mr_layer_forward(const struct mr_kernels *kern, const struct mr_shape *shap
 {
 	struct call c = {kern, shape, layer, rows, n, kv_offset, x, ws};
 
-	shape_inputs(ws, shape, n);
+	begin_call(ws, shape, n);
 	mr_team_run(ws->team, layer_rank, &c);
 }
 
@@ -465,7 +277,7 @@ void mr_layer_kv_only(const struct mr_kernels *kern, const struct mr_shape *shap
 	/* Nothing on this way writes x. */
 	struct call c = {kern, shape, layer, rows, n, kv_offset, (float *)x, ws};
 
-	shape_inputs(ws, shape, n);
+	begin_call(ws, shape, n);
 	mr_team_run(ws->team, kv_rank, &c);
 }
 
@@ -482,7 +294,7 @@ void mr_head_forward(const struct mr_kernels *kern, const struct mr_shape *shape
 			 .output = output,
 			 .logits = logits};
 
-	shape_inputs(ws, shape, n);
+	begin_call(ws, shape, n);
 	mr_team_run(ws->team, head_rank, &c);
 }
 

@@ -16,5 +16,10 @@ void mr_matmul_avx2(const struct mr_matrix *w, const struct mr_q8 *x, float *y, 
 		    uint32_t row0, uint32_t row1, const void *next);
 void mr_matmul_avx512(const struct mr_matrix *w, const struct mr_q8 *x, float *y, size_t stride,
 		      uint32_t row0, uint32_t row1, const void *next);
+void mr_matmul_p_avx512(const struct mr_matrix *w, const struct mr_q8 *x, float *y, size_t stride,
+			uint32_t row0, uint32_t row1, const void *next);
+
+/* mr_kernels.attention_rows of class P-avx512 */
+void mr_attention_rows_avx512(const struct mr_attention_rows *a, float *scratch);
 
 #endif /* MR_KERNELS_CPU_MATMUL_H */

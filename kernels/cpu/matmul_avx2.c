@@ -144,8 +144,14 @@ static inline __attribute__((always_inline)) void rows(const int q4, const uint8
 	size_t bytes = q4 ? MR_Q4_1X16_BYTES : MR_Q8_0X16_BYTES;
 	struct acc acc[TILE];
 
-	for (int i = 0; i < n; i++)
-		acc[i].lo = acc[i].hi = _mm256_setzero_ps();
+	for (int i = 0; i < n; i++) {
+		float so_far[16] = {0};
+
+		if (x->chain)
+			memcpy(so_far, y + i * stride, outputs * sizeof(float));
+		acc[i].lo = _mm256_loadu_ps(so_far);
+		acc[i].hi = _mm256_loadu_ps(so_far + 8);
+	}
 	for (size_t b = 0; b < blocks; b++, w += bytes) {
 		if (row == 0)
 			prefetch(w, bytes, n, s);

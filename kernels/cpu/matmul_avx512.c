@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * The matrix product of class D on AVX-512 VNNI. A group of 16 output rows is one register;
+ * The matrix products of class D and class P-avx512 on AVX-512 VNNI. A group of 16 output rows is one register;
  * VPDPBUSD adds four columns of it at once. A tile of up to 8 activation rows shares each weight.
  */
 #include <immintrin.h>
@@ -49,13 +49,36 @@ static inline void prefetch(const uint8_t *w, size_t bytes, const int n, const s
 	mr_prefetch_l2(p, bytes);
 }
 
-static inline __attribute__((always_inline)) void block_q4_1(const uint8_t *w, const int8_t *q,
-							     size_t stride, const float *scale,
-							     const int32_t *sum, size_t blocks,
-							     const int n, __m512 *acc)
+/*
+ * A block's dots @d to the sums of @n rows, @w_d and @w_m the weights' scales and minima; @at is the first row's
+ * block of the activations, @blocks of them a row. Class P (@p) has the minimum's activations scaled once for
+ * all outputs, class D scales the minimum.
+ */
+static inline __attribute__((always_inline)) void scale_block(const int q4, const int p, __m512 w_d,
+							      __m512 w_m, const struct mr_q8 *x,
+							      size_t at, size_t blocks, const int n,
+							      const __m512i *d, __m512 *acc)
+{
+	for (int i = 0; i < n; i++) {
+		size_t b = at + i * blocks;
+		__m512 dx = _mm512_set1_ps(x->scale[b]);
+
+		acc[i] = _mm512_fmadd_ps(_mm512_mul_ps(w_d, dx), _mm512_cvtepi32_ps(d[i]), acc[i]);
+		if (q4 && p)
+			acc[i] = _mm512_fmadd_ps(w_m, _mm512_set1_ps(x->scaled_sum[b]), acc[i]);
+		else if (q4)
+			acc[i] = _mm512_fmadd_ps(_mm512_mul_ps(w_m, dx),
+						 _mm512_cvtepi32_ps(_mm512_set1_epi32(x->sum[b])),
+						 acc[i]);
+	}
+}
+
+static inline __attribute__((always_inline)) void block_q4_1(const int p, const uint8_t *w,
+							     const struct mr_q8 *x, size_t at,
+							     size_t blocks, const int n,
+							     __m512 *acc)
 {
 	const __m512i low = _mm512_set1_epi8(15);
-	__m512 w_d = halves(w + 256), w_m = halves(w + 288);
 	__m512i d[TILE];
 
 	for (int i = 0; i < n; i++)
@@ -66,48 +89,38 @@ static inline __attribute__((always_inline)) void block_q4_1(const uint8_t *w, c
 		__m512i a1 = _mm512_and_si512(_mm512_srli_epi16(a, 4), low);
 
 		for (int i = 0; i < n; i++) {
-			const int8_t *x = q + i * stride + 4 * g;
+			const int8_t *q = x->q + 32 * (at + i * blocks) + 4 * g;
 
-			d[i] = _mm512_dpbusd_epi32(d[i], a0, broadcast4(x));
-			d[i] = _mm512_dpbusd_epi32(d[i], a1, broadcast4(x + 16));
+			d[i] = _mm512_dpbusd_epi32(d[i], a0, broadcast4(q));
+			d[i] = _mm512_dpbusd_epi32(d[i], a1, broadcast4(q + 16));
 		}
 	}
-	for (int i = 0; i < n; i++) {
-		__m512 dx = _mm512_set1_ps(scale[i * blocks]);
-		__m512 qs = _mm512_cvtepi32_ps(_mm512_set1_epi32(sum[i * blocks]));
-
-		acc[i] = _mm512_fmadd_ps(_mm512_mul_ps(w_d, dx), _mm512_cvtepi32_ps(d[i]), acc[i]);
-		acc[i] = _mm512_fmadd_ps(_mm512_mul_ps(w_m, dx), qs, acc[i]);
-	}
+	scale_block(1, p, halves(w + 256), halves(w + 288), x, at, blocks, n, d, acc);
 }
 
 /* VPDPBUSD wants unsigned weights: w + 128, less 128 times the sum of the activations. */
-static inline __attribute__((always_inline)) void block_q8_0(const uint8_t *w, const int8_t *q,
-							     size_t stride, const float *scale,
-							     const int32_t *sum, size_t blocks,
-							     const int n, __m512 *acc)
+static inline __attribute__((always_inline)) void block_q8_0(const uint8_t *w,
+							     const struct mr_q8 *x, size_t at,
+							     size_t blocks, const int n,
+							     __m512 *acc)
 {
 	const __m512i sign = _mm512_set1_epi8(-128);
-	__m512 w_d = halves(w + 512);
 	__m512i d[TILE];
 
 	for (int i = 0; i < n; i++)
-		d[i] = _mm512_set1_epi32(-128 * sum[i * blocks]);
+		d[i] = _mm512_set1_epi32((int32_t)(0u - 128u * (uint32_t)x->sum[at + i * blocks]));
 	for (int g = 0; g < 8; g++) {
 		__m512i a = _mm512_xor_si512(_mm512_loadu_si512(w + 64 * g), sign);
 
 		for (int i = 0; i < n; i++)
-			d[i] = _mm512_dpbusd_epi32(d[i], a, broadcast4(q + i * stride + 4 * g));
+			d[i] = _mm512_dpbusd_epi32(
+				d[i], a, broadcast4(x->q + 32 * (at + i * blocks) + 4 * g));
 	}
-	for (int i = 0; i < n; i++) {
-		__m512 dx = _mm512_set1_ps(scale[i * blocks]);
-
-		acc[i] = _mm512_fmadd_ps(_mm512_mul_ps(w_d, dx), _mm512_cvtepi32_ps(d[i]), acc[i]);
-	}
+	scale_block(0, 0, halves(w + 512), _mm512_setzero_ps(), x, at, blocks, n, d, acc);
 }
 
-/* 16 output rows of activation rows @row and on; @q4 and @n are constants where it is inlined. */
-static inline __attribute__((always_inline)) void rows(const int q4, const uint8_t *w,
+/* 16 output rows of activation rows @row and on; @q4, @p and @n are constants where it is inlined. */
+static inline __attribute__((always_inline)) void rows(const int q4, const int p, const uint8_t *w,
 						       const struct mr_q8 *x, uint32_t row,
 						       const int n, float *y, size_t stride,
 						       uint32_t outputs, const struct stream *s)
@@ -118,22 +131,22 @@ static inline __attribute__((always_inline)) void rows(const int q4, const uint8
 	__m512 acc[TILE];
 
 	for (int i = 0; i < n; i++)
-		acc[i] = _mm512_setzero_ps();
+		acc[i] = x->chain ? _mm512_maskz_loadu_ps(mask, y + i * stride)
+				  : _mm512_setzero_ps();
 	for (size_t b = 0; b < blocks; b++, w += bytes) {
 		if ((b & s->spread) == (row / TILE & s->spread))
 			prefetch(w, bytes, n, s);
 		if (q4)
-			block_q4_1(w, x->q + 32 * (first + b), x->cols, x->scale + first + b,
-				   x->sum + first + b, blocks, n, acc);
+			block_q4_1(p, w, x, first + b, blocks, n, acc);
 		else
-			block_q8_0(w, x->q + 32 * (first + b), x->cols, x->scale + first + b,
-				   x->sum + first + b, blocks, n, acc);
+			block_q8_0(w, x, first + b, blocks, n, acc);
 	}
 	for (int i = 0; i < n; i++)
 		_mm512_mask_storeu_ps(y + i * stride, mask, acc[i]);
 }
 
-static inline __attribute__((always_inline)) void product(const int q4, const struct mr_matrix *w,
+static inline __attribute__((always_inline)) void product(const int q4, const int p,
+							  const struct mr_matrix *w,
 							  const struct mr_q8 *x, float *y,
 							  size_t stride, uint32_t row0,
 							  uint32_t row1, const void *next)
@@ -153,11 +166,11 @@ static inline __attribute__((always_inline)) void product(const int q4, const st
 		uint32_t n = row1 - r < 16 ? row1 - r : 16, i = 0;
 
 		for (; i + TILE <= x->rows; i += TILE)
-			rows(q4, data, x, i, TILE, y + i * stride + r, stride, n, &s);
+			rows(q4, p, data, x, i, TILE, y + i * stride + r, stride, n, &s);
 		switch (x->rows - i) {
-#define REST(m)                                                             \
-	case m:                                                             \
-		rows(q4, data, x, i, m, y + i * stride + r, stride, n, &s); \
+#define REST(m)                                                                \
+	case m:                                                                \
+		rows(q4, p, data, x, i, m, y + i * stride + r, stride, n, &s); \
 		break
 			REST(1);
 			REST(2);
@@ -171,15 +184,29 @@ static inline __attribute__((always_inline)) void product(const int q4, const st
 	}
 }
 
-void mr_matmul_avx512(const struct mr_matrix *w, const struct mr_q8 *x, float *y, size_t stride,
-		      uint32_t row0, uint32_t row1, const void *next)
+static inline __attribute__((always_inline)) void matmul(const int p, const struct mr_matrix *w,
+							 const struct mr_q8 *x, float *y,
+							 size_t stride, uint32_t row0,
+							 uint32_t row1, const void *next)
 {
 	if (mr_is_other_format(w->packing)) {
 		mr_formats_avx512(w, x, y, stride, row0, row1);
 		if (next)
 			mr_prefetch_l2(next, MR_PREFETCH_BYTES);
 	} else if (w->packing == MR_PACK_Q4_1X16)
-		product(1, w, x, y, stride, row0, row1, next);
+		product(1, p, w, x, y, stride, row0, row1, next);
 	else
-		product(0, w, x, y, stride, row0, row1, next);
+		product(0, p, w, x, y, stride, row0, row1, next);
+}
+
+void mr_matmul_avx512(const struct mr_matrix *w, const struct mr_q8 *x, float *y, size_t stride,
+		      uint32_t row0, uint32_t row1, const void *next)
+{
+	matmul(0, w, x, y, stride, row0, row1, next);
+}
+
+void mr_matmul_p_avx512(const struct mr_matrix *w, const struct mr_q8 *x, float *y, size_t stride,
+			uint32_t row0, uint32_t row1, const void *next)
+{
+	matmul(1, w, x, y, stride, row0, row1, next);
 }

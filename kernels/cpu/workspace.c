@@ -32,6 +32,7 @@ static void carve_q8(struct carve *c, size_t rows, size_t cols, const struct mr_
 	out->q = carve(c, rows * cols, 1);
 	out->scale = carve(c, rows * cols / 32, sizeof(float));
 	out->sum = carve(c, rows * cols / 32, sizeof(int32_t));
+	out->scaled_sum = carve(c, rows * cols / 32, sizeof(float));
 }
 
 static size_t larger(size_t a, size_t b)
@@ -57,6 +58,7 @@ static void lay_out(struct mr_workspace *ws, const struct mr_shape *s, struct ca
 					  MR_ATTENTION_PART(s->head_dim),
 				  sizeof(float));
 	ws->cos_sin = carve(c, (size_t)ws->positions * s->head_dim, sizeof(float));
+	ws->taken = carve(c, MR_LAYER_PARTS, sizeof(*ws->taken));
 	carve_q8(c, n, s->width, s, &ws->in);
 	carve_q8(c, n, ws->attn_cols, s, &ws->attn_q8);
 	carve_q8(c, n, s->ffn, s, &ws->ffn_q8);
@@ -64,7 +66,10 @@ static void lay_out(struct mr_workspace *ws, const struct mr_shape *s, struct ca
 		struct mr_thread_space *own = &ws->own[t];
 
 		own->row = carve(c, widest, sizeof(float));
-		own->scratch = carve(c, MR_ATTENTION_SCRATCH(s->head_dim), sizeof(float));
+		own->scratch = carve(c,
+				     larger(MR_ATTENTION_SCRATCH(s->head_dim),
+					    MR_ATTENTION_ROWS_SCRATCH(s->head_dim)),
+				     sizeof(float));
 		if (threads > 1)
 			carve_q8(c, MR_FEW_ROWS, widest, s, &own->q8);
 	}

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a workspace holds; for workspace.c and layer.c only. */
+/* What a workspace holds; for workspace.c, layer.c and attend.c only. */
 #ifndef MR_KERNELS_CPU_WORKSPACE_H
 #define MR_KERNELS_CPU_WORKSPACE_H
 
@@ -8,10 +8,14 @@
 /* Up to so many rows each thread of a team makes its int8 input for itself. */
 #define MR_FEW_ROWS 2u
 
+/* From so many rows on, threads take a layer's work in small units as they come to it. */
+#define MR_MANY_ROWS   16u
+#define MR_LAYER_PARTS 8u
+
 /* One thread's own. */
 struct mr_thread_space {
 	float *row;      /* (the wider of width, attn_cols): a row before it is quantised */
-	float *scratch;  /* MR_ATTENTION_SCRATCH(head_dim) */
+	float *scratch;  /* of attention */
 	struct mr_q8 q8; /* MR_FEW_ROWS rows of the widest; with a team only */
 };
 
@@ -31,6 +35,10 @@ struct mr_workspace {
 	struct mr_q8 in;      /* (rows, width): normed input */
 	struct mr_q8 attn_q8; /* (rows, attn_cols) */
 	struct mr_q8 ffn_q8;  /* (rows, ffn) */
+	/* Units of each part of a layer that threads have taken, where they are not shared out beforehand. */
+	struct mr_taken {
+		_Alignas(64) uint32_t units;
+	} * taken;                   /* [MR_LAYER_PARTS] */
 	struct mr_thread_space *own; /* [threads] */
 	void *memory;                /* all of the above but own, one allocation */
 };

@@ -12,6 +12,8 @@
 
 #include "firmware-sim/chips.h"
 #include "firmware-sim/clock.h"
+#include "firmware-sim/exec.h"
+#include "kernels/cpu/kernels.h"
 #include "userlib/spec/container.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -50,6 +52,41 @@ static void follow(const struct mr_container *c, const struct mr_chip *chip)
 	check(mr_clock_forward(c, chip, blocks, 2) > 0, "a step without cycles");
 }
 
+/* A schedule that the verifier passed is run: whatever it does, it does in its own SRAM. */
+static void execute(const struct mr_container *c, const struct mr_chip *chip)
+{
+	static const uint32_t blocks[1] = {0};
+	const struct exec_slot slot = {c->ref->vocab - 1, 0, blocks};
+	struct exec_chip place[SIM_CHIPS_MAX];
+	struct exec_program p = {
+		.icu = c->icu,
+		.inst = c->instructions,
+		.icu_count = c->sched->icu,
+		.inst_count = c->sched->instructions,
+		.chips = c->sched->chips,
+		.slots = 1,
+		.chip = place,
+		.timing = chip,
+	};
+	struct sim_sram sram;
+	struct exec *exec;
+	const float *logits;
+	uint64_t record, cycles;
+	uint32_t one = 1;
+
+	for (uint32_t k = 0; k < p.chips; k++)
+		place[k] = (struct exec_chip){c->sched_chips[k].table_address,
+					      c->sched_chips[k].table_stride,
+					      c->chips[k].kv_address, c->chips[k].kv_block_bytes};
+	check(!mr_sim_sram_init(&sram, p.chips, chip->sram_bytes), "memory");
+	check(!mr_exec_create(&p, &sram, mr_kernels_select("scalar"), &exec), "memory");
+	check(!mr_exec_step(exec, &slot, 1, &record, &logits, &cycles), "a violation");
+	check(cycles == mr_claim_cycles(c->claims, &one, 1) && record == cycles,
+	      "cycles that are not the claim");
+	mr_exec_destroy(exec);
+	mr_sim_sram_fini(&sram);
+}
+
 static int read_container(const void *bytes, size_t size, const struct mr_chip *chip)
 {
 	struct mr_container c;
@@ -58,7 +95,9 @@ static int read_container(const void *bytes, size_t size, const struct mr_chip *
 
 	if (!status)
 		status = mr_container_verify(&c, chip, 2, why, sizeof(why));
-	if (!status)
+	if (!status && c.sched)
+		execute(&c, chip);
+	else if (!status)
 		follow(&c, chip);
 	return status;
 }

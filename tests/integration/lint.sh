@@ -61,6 +61,9 @@ if [ -e "$lib/libmrdrv.a" ]; then
 	nm -u "$lib/libmrdrv.a" 2>/dev/null | grep -q 'mr_sim_' && say "libmrdrv.a needs a symbol of firmware-sim/"
 	nm --defined-only "$lib/libmrsim.a" 2>/dev/null | awk '$2=="T"{print $3}' | grep -v '^mr_' | head -n 3 |
 		while read -r s; do echo "lint: libmrsim.a: public symbol $s without mr_"; done
+	nm "$lib/libmrsim.a" 2>/dev/null | awk '/^exec/{on=1} /^[a-z]*\.o:/{on=/^exec/} on' |
+		grep -iE 'gguf|llama|attention|rope|swiglu|layer|ffn' | head -n 3 |
+		while read -r s; do echo "lint: the executor of schedules knows a model: $s"; done
 	nm -D --defined-only "$lib/libmillrace.so" | awk '$2=="T"{print $3}' | grep -v '^mr_' | grep -q . &&
 		say "libmillrace.so exports a name without mr_"
 else

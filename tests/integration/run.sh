@@ -45,6 +45,10 @@ for sampling in "" "--temperature 0.9 --top-k 50 --seed 11"; do
 	[ "$(wc -w <"$work/cpu")" = 40 ] || say "not 40 ids: $(cat "$work/cpu")"
 	mv "$work/cpu" "$work/cpu.${sampling:+sampled}"
 done
+# The same with prompts in the CPU's class P, where it has one: both decode from the same KV.
+ids cpu --numerics exact >"$work/cpu" || say "run --device cpu --numerics exact"
+ids lpu --numerics exact --chunk 7 >"$work/lpu" || say "run --device lpu --numerics exact"
+cmp "$work/cpu" "$work/lpu" || say "ids of lpu differ from cpu's with --numerics exact"
 cmp -s "$work/cpu." "$work/cpu.sampled" && say "sampling changes nothing"
 
 # Text on stdout and nothing else there; the same prompt by -p and by stdin.

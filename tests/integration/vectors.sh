@@ -33,6 +33,7 @@ judge() {
 }
 
 judge 0 cpu --device cpu
+judge 0 cpu-strict --device cpu --numerics strict
 judge 0 lpu --device lpu
 judge 1 lpu-fault --device lpu --fault sram-zero=blk.7.ffn_down
 exit $bad

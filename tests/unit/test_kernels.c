@@ -257,6 +257,20 @@ static void matmul_paths_case(const struct mr_kernels *k)
 	memset(b, 0, (size_t)stride * 4);
 	k->matmul(&m, &one, b, stride, 0, rows, NULL);
 	assert_memory_equal(a + (size_t)(n - 1) * stride, b, rows * 4);
+	/* and so has a row whose columns come in two parts, the second going on with the chain */
+	uint32_t part = rnd() % (cols / 32) * 32, q4 = packing == MR_PACK_Q4_1X16;
+	struct mr_matrix rest = m;
+	memset(b, 0, (size_t)stride * 4);
+	one.cols = part;
+	k->matmul(&m, &one, b, stride, 0, rows, NULL);
+	one.q += part;
+	one.scale += part / 32;
+	one.sum += part / 32;
+	one.cols = cols - part;
+	one.chain = 1;
+	rest.data = (const char *)m.data + part / 32 * (q4 ? MR_Q4_1X16_BYTES : MR_Q8_0X16_BYTES);
+	k->matmul(&rest, &one, b, stride, 0, rows, NULL);
+	assert_memory_equal(a + (size_t)(n - 1) * stride, b, rows * 4);
 	free(raw);
 	free((void *)m.data);
 	free(in);

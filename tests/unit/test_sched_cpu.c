@@ -26,8 +26,9 @@
 struct bench {
 	struct mr_model *model;
 	struct mr_arena *arena;
-	struct mr_device *cpu[2];
-	struct wrap_device wrap; /* round the second, which decodes */
+	struct mr_device *cpu[3];
+	struct wrap_device
+		wrap; /* round the second, which decodes; the third has class D for all */
 };
 
 static int bench_open(void **state)
@@ -38,9 +39,14 @@ static int bench_open(void **state)
 
 	assert_int_equal(mr_model_open(MR_TEST_DATA "/tiny.gguf", &b.model, why, sizeof(why)), 0);
 	assert_int_equal(mr_arena_create(&arena, &b.arena), 0);
-	for (int i = 0; i < 2; i++) {
+	for (int i = 0; i < 3; i++) {
 		struct mr_cpu_options cpu = {
-			.arena = b.arena, .slots = 40, .kv_tokens = 16384, .cpu = -1};
+			.arena = b.arena,
+			.slots = 40,
+			.kv_tokens = 16384,
+			.numerics = i == 2 ? MR_NUMERICS_STRICT : MR_NUMERICS_EXACT,
+			.cpu = -1,
+		};
 
 		assert_int_equal(mr_cpu_open(&cpu, &b.cpu[i]), 0);
 		assert_int_equal(b.cpu[i]->work->load(b.cpu[i], b.model, NULL, NULL), 0);
@@ -56,6 +62,7 @@ static int bench_close(void **state)
 
 	b->cpu[0]->admin->close(b->cpu[0]);
 	b->cpu[1]->admin->close(b->cpu[1]);
+	b->cpu[2]->admin->close(b->cpu[2]);
 	mr_arena_destroy(b->arena);
 	mr_model_close(b->model);
 	return 0;
@@ -186,16 +193,17 @@ struct corruption {
 static void meet(void **state)
 {
 	struct bench *b = *state;
-	struct mr_sched *sched = sched_of(b, 0, 0, 1);
+	const struct mr_sched_options o = {.model = b->model,
+					   .prefill = b->cpu[2],
+					   .decode = b->cpu[2],
+					   .requests = CROWD,
+					   .steps = 1};
+	struct mr_sched *sched;
 	struct sched_front front;
 	uint64_t passes = mr_metric_read(MR_M_cpu_passes), mixed;
 	uint32_t ids[300];
 
-	if (strcmp(b->cpu[1]->caps.class_prefill, b->cpu[1]->caps.class_decode)) {
-		print_message("skipped: prompts are in a class of their own here\n");
-		mr_sched_destroy(sched);
-		skip();
-	}
+	assert_int_equal(mr_sched_create(&o, &sched), 0);
 	for (uint32_t i = 0; i < 300; i++)
 		ids[i] = (i * 7919 + 5) % b->model->shape.vocab;
 	sched_front_init(&front, CROWD);

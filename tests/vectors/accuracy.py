@@ -70,7 +70,7 @@ def main():
     table = [["program", "logit: largest", "RMS", "greedy", "ln p: RMS", "NLL", "perplexity"]]
     each = []
     for arg in sys.argv[1:]:
-        name, path = arg.split("=", 1)
+        name, path = arg.rsplit("=", 1)
         out = read(path)
         each.append(differences(logprobs, out))
         table.append(row(out.get("program", name), refs, ppl, each[-1], out))

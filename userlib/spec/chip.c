@@ -9,6 +9,8 @@
 
 #include <millrace/status.h>
 
+#include "userlib/spec/words.h"
+
 static const struct {
 	const char *key;
 	uint64_t lo, hi;
@@ -20,11 +22,6 @@ static const struct {
 };
 #define VALUES (sizeof(values) / sizeof(values[0]))
 enum { KEY_NAME = VALUES, KEY_CLASS, KEY_TYPES, KEYS };
-
-struct word {
-	const char *at;
-	size_t bytes;
-};
 
 struct reader {
 	struct mr_chip *chip;
@@ -48,58 +45,37 @@ static int fail(struct reader *r, int status, const char *format, ...)
 	return status;
 }
 
-static int blank(char c)
-{
-	return c == ' ' || c == '\t' || c == '\r';
-}
-
-static struct word next_word(const char **p, const char *end)
-{
-	while (*p < end && blank(**p))
-		(*p)++;
-	struct word w = {*p, 0};
-	while (*p < end && !blank(**p))
-		(*p)++;
-	w.bytes = (size_t)(*p - w.at);
-	return w;
-}
-
-static int is(struct word w, const char *text)
-{
-	return w.bytes == strlen(text) && !memcmp(w.at, text, w.bytes);
-}
-
 static int key_of(struct word w)
 {
 	for (size_t i = 0; i < VALUES; i++)
-		if (is(w, values[i].key))
+		if (word_is(w, values[i].key))
 			return (int)i;
-	return is(w, "name")    ? KEY_NAME
-	       : is(w, "class") ? KEY_CLASS
-	       : is(w, "types") ? KEY_TYPES
-				: -1;
-}
-
-static int name_char(char c)
-{
-	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-	       c == '-' || c == '_' || c == '.';
+	return word_is(w, "name")    ? KEY_NAME
+	       : word_is(w, "class") ? KEY_CLASS
+	       : word_is(w, "types") ? KEY_TYPES
+				     : -1;
 }
 
 static int set_text(struct reader *r, struct word w, char *out, size_t room)
 {
 	if (w.bytes >= room)
 		return fail(r, MR_E_RANGE, "the text is longer than %zu bytes", room - 1);
-	for (size_t i = 0; i < w.bytes; i++)
-		if (!name_char(w.at[i]))
-			return fail(r, MR_E_FORMAT,
-				    "only letters, digits, '-', '_' and '.' are allowed");
+	if (!word_is_name(w))
+		return fail(r, MR_E_FORMAT, "only letters, digits, '-', '_' and '.' are allowed");
 	memcpy(out, w.at, w.bytes);
 	return 0;
 }
 
 static int set_types(struct reader *r, struct word w)
 {
+	static const struct {
+		const char *name;
+		uint32_t bit;
+	} types[] = {
+		{"q4_1xq8", MR_CHIP_TYPE_Q4_1}, {"q8_0xq8", MR_CHIP_TYPE_Q8_0},
+		{"i8xi8", MR_CHIP_TYPE_I8},     {"f16xf16", MR_CHIP_TYPE_F16},
+		{"f8xf8", MR_CHIP_TYPE_F8},
+	};
 	const char *p = w.at, *end = w.at + w.bytes;
 
 	while (p < end) {
@@ -107,12 +83,12 @@ static int set_types(struct reader *r, struct word w)
 		while (p < end && *p != ',')
 			p++;
 		one.bytes = (size_t)(p - one.at);
-		if (is(one, "q4_1xq8"))
-			r->chip->types |= MR_CHIP_TYPE_Q4_1;
-		else if (is(one, "q8_0xq8"))
-			r->chip->types |= MR_CHIP_TYPE_Q8_0;
-		else
+		size_t i = 0;
+		while (i < sizeof(types) / sizeof(types[0]) && !word_is(one, types[i].name))
+			i++;
+		if (i == sizeof(types) / sizeof(types[0]))
 			return fail(r, MR_E_FORMAT, "unknown type of matrix product");
+		r->chip->types |= types[i].bit;
 		if (p < end)
 			p++;
 	}
@@ -121,16 +97,12 @@ static int set_types(struct reader *r, struct word w)
 
 static int set_number(struct reader *r, int key, struct word w)
 {
-	uint64_t v = 0;
+	uint64_t v;
+	int bad = word_number(w, &v);
 
-	for (size_t i = 0; i < w.bytes; i++) {
-		if (w.at[i] < '0' || w.at[i] > '9')
-			return fail(r, MR_E_FORMAT, "%s: not a decimal number", values[key].key);
-		uint64_t digit = (uint64_t)(w.at[i] - '0');
-		if (v > (UINT64_MAX - digit) / 10)
-			return fail(r, MR_E_RANGE, "%s: too large", values[key].key);
-		v = v * 10 + digit;
-	}
+	if (bad)
+		return fail(r, bad < 0 ? MR_E_FORMAT : MR_E_RANGE, "%s: %s", values[key].key,
+			    bad < 0 ? "not a decimal number" : "too large");
 	if (v < values[key].lo || v > values[key].hi)
 		return fail(r, MR_E_RANGE, "%s: not within %llu to %llu", values[key].key,
 			    (unsigned long long)values[key].lo, (unsigned long long)values[key].hi);
@@ -154,7 +126,7 @@ static int read_line(struct reader *r, const char *p, const char *end)
 	if (!value.bytes || !source.bytes)
 		return fail(r, MR_E_FORMAT, "a line is `key value source`");
 	r->seen |= 1u << key;
-	r->chip->assumed += is(source, "assumed") || is(source, "assumed:");
+	r->chip->assumed += word_is(source, "assumed") || word_is(source, "assumed:");
 	switch (key) {
 	case KEY_NAME:
 		return set_text(r, value, r->chip->name, sizeof(r->chip->name));

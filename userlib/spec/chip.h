@@ -36,15 +36,24 @@
 	X(sample_cycles, 0, 1 << 20, "cycles of SAMPLE beside its passes over the logits")      \
 	X(record_cycles, 0, 1 << 20, "cycles to hand a record to the host's DMA")               \
 	X(power_mw, 0, 1ull << 40, "milliwatts at full load")                                   \
-	X(price_cents, 0, 1ull << 40, "US cents a chip")
+	X(price_cents, 0, 1ull << 40, "US cents a chip")                                        \
+	X(streams, 8, 128, "stream registers that units hand rows through")                     \
+	X(mem_latency, 1, 65536, "cycles from SRAM to a stream, and from a stream to SRAM")     \
+	X(read_ports, 3, 256, "READs and GATHERs that may be under way at a time")              \
+	X(write_ports, 1, 256, "WRITEs and SCATTERs that may be under way at a time")           \
+	X(vector_alus, 1, 256, "vector instructions that may be under way at a time")           \
+	X(links, 1, 4096, "links of a chip to others")
 
-#define MR_CHIP_TYPE_Q4_1 1u /* q4_1 x q8 -> f32 */
-#define MR_CHIP_TYPE_Q8_0 2u /* q8_0 x q8 -> f32 */
+#define MR_CHIP_TYPE_Q4_1 1u  /* q4_1 x q8 -> f32 */
+#define MR_CHIP_TYPE_Q8_0 2u  /* q8_0 x q8 -> f32 */
+#define MR_CHIP_TYPE_I8   4u  /* int8 x int8 -> int32 */
+#define MR_CHIP_TYPE_F16  8u  /* FP16 x FP16 -> FP32 */
+#define MR_CHIP_TYPE_F8   16u /* FP8 x FP8 -> FP32 */
 
 struct mr_chip {
 	char name[32];    /* key `name`: letters, digits, '-', '_', '.' */
 	char classes[16]; /* key `class`: the numeric class that it computes, "D" */
-	uint32_t types;   /* key `types`: comma-separated: q4_1xq8, q8_0xq8 */
+	uint32_t types; /* key `types`: comma-separated: q4_1xq8, q8_0xq8, i8xi8, f16xf16, f8xf8 */
 	uint32_t assumed; /* how many of the values are marked assumed */
 #define MR_CHIP_FIELD(key, lo, hi, text) uint64_t key;
 	MR_CHIP_VALUES(MR_CHIP_FIELD)

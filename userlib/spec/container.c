@@ -93,12 +93,46 @@ static int open_reference(struct mr_container *c, struct mr_spec_why *why)
 	c->ref = (const struct mr_ref_header *)payload;
 	if (h->payload_bytes < sizeof(*c->ref) || c->ref->version != 1)
 		return mr_spec_why(why, MR_E_FORMAT, "payload's header");
-	if (h->payload_bytes != sizeof(*c->ref) + (uint64_t)c->ref->chips * sizeof(*c->chips) +
-					(uint64_t)c->ref->ops * sizeof(*c->ops))
+	uint64_t bytes = sizeof(*c->ref) + (uint64_t)c->ref->chips * sizeof(*c->chips) +
+			 (uint64_t)c->ref->ops * sizeof(*c->ops);
+	if (h->payload_kind == MR_PAYLOAD_REFERENCE ? h->payload_bytes != bytes
+						    : h->payload_bytes < bytes || c->ref->ops)
 		return mr_spec_why(why, MR_E_FORMAT, "payload's size and its counts");
 	c->chips = (const struct mr_ref_chip *)(c->ref + 1);
 	c->ops = (const struct mr_ref_op *)(c->chips + c->ref->chips);
 	return 0;
+}
+
+static int open_schedule(struct mr_container *c, struct mr_spec_why *why)
+{
+	const struct mr_prog_header *h = c->header;
+	uint64_t before = sizeof(*c->ref) + (uint64_t)c->ref->chips * sizeof(*c->chips);
+	const struct mr_sched_header *s =
+		(const struct mr_sched_header *)(c->chips + c->ref->chips);
+
+	if (h->payload_bytes < before + sizeof(*s) || s->version != 1 ||
+	    s->chips != c->ref->chips ||
+	    h->payload_bytes != before + sizeof(*s) + s->chips * sizeof(*c->sched_chips) +
+					(uint64_t)s->areas * sizeof(*c->areas) +
+					((uint64_t)s->icu + s->instructions) * sizeof(*c->icu))
+		return mr_spec_why(why, MR_E_FORMAT, "schedule's size and its counts");
+	c->sched = s;
+	c->sched_chips = (const struct mr_sched_chip *)(s + 1);
+	c->areas = (const struct mr_sched_area *)(c->sched_chips + s->chips);
+	c->icu = (const struct mr_isa *)(c->areas + s->areas);
+	c->instructions = c->icu + s->icu;
+	return 0;
+}
+
+uint64_t mr_claim_cycles(const struct mr_prog_claim *claim, const uint32_t *blocks, uint32_t n)
+{
+	uint64_t cycles = claim->base;
+
+	for (uint32_t i = 0; i < n; i++)
+		cycles += claim->slot + claim->block * blocks[i] +
+			  claim->tile * (((uint64_t)blocks[i] + claim->tile_blocks - 1) /
+					 claim->tile_blocks);
+	return cycles;
 }
 
 int mr_container_open(const void *meta, size_t bytes, struct mr_container *c, char *text,
@@ -120,7 +154,7 @@ int mr_container_open(const void *meta, size_t bytes, struct mr_container *c, ch
 	if (memcmp(digest, h->sha256, sizeof(digest)))
 		return mr_spec_why(&why, MR_E_CHECKSUM,
 				   "the metadata does not have the header's SHA-256");
-	if (h->payload_kind != MR_PAYLOAD_REFERENCE)
+	if (h->payload_kind != MR_PAYLOAD_REFERENCE && h->payload_kind != MR_PAYLOAD_SCHEDULE)
 		return mr_spec_why(&why, MR_E_NOT_SUPPORTED, "payload kind %u", h->payload_kind);
 	c->header = h;
 	c->segments = (const struct mr_prog_segment *)(h + 1);
@@ -128,5 +162,6 @@ int mr_container_open(const void *meta, size_t bytes, struct mr_container *c, ch
 	c->ios = (const struct mr_prog_io *)(c->params + h->params);
 	c->epochs = (const struct mr_prog_epoch *)(c->ios + h->ios);
 	c->claims = (const struct mr_prog_claim *)(c->epochs + h->epochs);
-	return open_reference(c, &why);
+	status = open_reference(c, &why);
+	return status || h->payload_kind == MR_PAYLOAD_REFERENCE ? status : open_schedule(c, &why);
 }

@@ -21,6 +21,7 @@
 #include <stdint.h>
 
 #include "userlib/spec/chip.h"
+#include "userlib/spec/isa.h"
 
 #define MR_PROG_MAGIC          0x31474f525052524dull /* "MRRPROG1" */
 #define MR_PROG_VERSION        1u
@@ -30,6 +31,7 @@
 
 enum mr_payload_kind {
 	MR_PAYLOAD_REFERENCE = 1, /* weights in SRAM and a list of layers that the device walks */
+	MR_PAYLOAD_SCHEDULE = 2,  /* instruction streams (isa.h) */
 };
 
 struct mr_prog_header {
@@ -83,7 +85,7 @@ struct mr_prog_segment {
 };
 _Static_assert(sizeof(struct mr_prog_segment) == 128, "segment");
 
-/* A register of the program that the host may set. None is defined for `reference` yet. */
+/* A register of the program that the host may set. None is defined yet. */
 struct mr_prog_param {
 	char name[32];
 	uint32_t id;
@@ -117,13 +119,15 @@ _Static_assert(sizeof(struct mr_prog_epoch) == 32, "epoch");
 
 /*
  * Cycles of one step: base + for each slot (slot + block * its KV blocks + tile * ceil(blocks /
- * 16)), where blocks counts those that the step attends to, the one it writes included.
+ * 16)), where blocks counts those that the step attends to, the one it writes included. That is the
+ * cycle of the last slot's record; each slot before it has its own `record` cycles earlier.
  */
 struct mr_prog_claim {
 	uint32_t epoch;
 	uint32_t tile_blocks; /* 16 */
 	uint64_t base, slot, block, tile;
-	uint64_t reserved[3];
+	uint64_t record;
+	uint64_t reserved[2];
 };
 _Static_assert(sizeof(struct mr_prog_claim) == 64, "claim");
 
@@ -133,7 +137,7 @@ _Static_assert(sizeof(struct mr_prog_claim) == 64, "claim");
 struct mr_ref_header {
 	uint32_t version; /* 1 */
 	uint32_t chips;   /* as the container's */
-	uint32_t ops;
+	uint32_t ops; /* 0 in payload `schedule`, which begins with this header and chips[] too */
 	uint32_t kv_blocks; /* blocks of 16 positions, all layers, in all slots together */
 	uint32_t layers, width, heads, kv_heads, head_dim, ffn, vocab, context;
 	float rms_eps, rope_base;
@@ -191,6 +195,12 @@ struct mr_container {
 	const struct mr_ref_header *ref; /* payload */
 	const struct mr_ref_chip *chips; /* ref->chips */
 	const struct mr_ref_op *ops;     /* ref->ops */
+	/* of payload `schedule`, else NULL */
+	const struct mr_sched_header *sched;
+	const struct mr_sched_chip *sched_chips; /* sched->chips */
+	const struct mr_sched_area *areas;       /* sched->areas */
+	const struct mr_isa *icu;                /* sched->icu */
+	const struct mr_isa *instructions;       /* sched->instructions */
 };
 
 /*
@@ -210,6 +220,18 @@ int mr_container_open(const void *meta, size_t bytes, struct mr_container *c, ch
  */
 int mr_container_verify(const struct mr_container *c, const struct mr_chip *chip, uint32_t chips,
 			char *why, size_t why_bytes);
+
+/*
+ * verify.c, for a schedule: replays it with timing code of its own and refuses with
+ * MR_E_SCHEDULE_VIOLATION what does not come out (Documentation/lpu-isa.rst lists it), with
+ * MR_E_FORMAT or MR_E_RANGE what makes no sense. The tables were checked before.
+ */
+struct mr_spec_why;
+int mr_schedule_verify(const struct mr_container *c, const struct mr_chip *chip,
+		       struct mr_spec_why *why);
+
+/* The claim's cycles of a step of @n slots, of which i attends to @blocks[i] KV blocks. */
+uint64_t mr_claim_cycles(const struct mr_prog_claim *claim, const uint32_t *blocks, uint32_t n);
 
 /* Bytes of a tensor in @layout, or 0 where the numbers make no sense. */
 uint64_t mr_layout_bytes(uint32_t layout, uint32_t rows, uint32_t cols);

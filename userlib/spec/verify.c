@@ -205,11 +205,10 @@ static int check_tables(const struct mr_container *c, struct mr_spec_why *why)
 		    !zero(c->ios[i].reserved, sizeof(c->ios[i].reserved)))
 			return mr_spec_why(why, MR_E_FORMAT, "io %u", i);
 	if (h->epochs != 1 || h->claims != 1)
-		return mr_spec_why(why, MR_E_FORMAT,
-				   "a reference program has one epoch and one claim");
+		return mr_spec_why(why, MR_E_FORMAT, "a program has one epoch and one claim");
 	if (c->epochs[0].kind != MR_EPOCH_DECODE_STEP || c->epochs[0].first_op ||
-	    c->epochs[0].ops != c->ref->ops || c->epochs[0].claim ||
-	    !zero(c->epochs[0].reserved, sizeof(c->epochs[0].reserved)))
+	    c->epochs[0].ops != (c->sched ? c->sched->instructions : c->ref->ops) ||
+	    c->epochs[0].claim || !zero(c->epochs[0].reserved, sizeof(c->epochs[0].reserved)))
 		return mr_spec_why(why, MR_E_FORMAT, "epoch 0");
 	if (c->claims[0].epoch || c->claims[0].tile_blocks != 16 ||
 	    !zero(c->claims[0].reserved, sizeof(c->claims[0].reserved)))
@@ -229,6 +228,8 @@ int mr_container_verify(const struct mr_container *c, const struct mr_chip *chip
 		status = check_places(c, chip, &why);
 	if (!status)
 		status = check_tables(c, &why);
+	if (!status && c->sched)
+		return mr_schedule_verify(c, chip, &why);
 	if (!status && c->ref->ops != c->ref->layers + 2)
 		status = mr_spec_why(&why, MR_E_FORMAT, "a list of %u operations for %u layers",
 				     c->ref->ops, c->ref->layers);

@@ -87,7 +87,8 @@ struct mr_lpu_counters {
 	uint64_t interrupts;       /* vectors raised */
 	uint64_t masked;           /* tokens chosen under a token mask */
 	uint64_t mask_late;        /* DECODEs that ended with E_MASK_LATE */
-	uint64_t reserved[3];
+	uint64_t violations;       /* passes whose cycles were not the CLAIM */
+	uint64_t reserved[2];
 };
 MR_LPU_SIZE(mr_lpu_counters, 256);
 MR_LPU_AT(mr_lpu_counters, kv_blocks, 128);

@@ -163,6 +163,8 @@ MR_LPU_AT(mr_lpu_shadow, asleep, 64);
  *                    another slot shares
  *   E_CANCELLED      ended by ABORT
  *   E_FULL           more ASYNC_EVENTs or ABORTs than the device keeps
+ *   E_SCHEDULE_VIOLATION  a pass whose cycles were not the program's CLAIM; a program whose
+ *                    instructions do not meet
  *   E_EXISTS, E_NOT_FOUND, E_KV_EXHAUSTED, E_CONTEXT_FULL, E_MASK_LATE, E_DEVICE: as millrace/status.h
  *                    says
  * A refused command has had no effect, unless it says otherwise.

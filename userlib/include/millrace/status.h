@@ -50,7 +50,8 @@
 	X(E_MASK_LATE, -29, "the token mask was not in SRAM by SAMPLE; no token was made")   \
 	X(E_QUOTA, -30, "the client's quota is used up")                                     \
 	X(E_MODEL, -31, "the model's architecture or tensor type is not supported")          \
-	X(E_INTERNAL, -32, "a bug: please report it")
+	X(E_INTERNAL, -32, "a bug: please report it")                                        \
+	X(E_SCHEDULE_VIOLATION, -33, "a device's cycles were not what its program claims")
 
 enum mr_status {
 #define MR_STATUS_ENUM(name, value, text) MR_##name = value,

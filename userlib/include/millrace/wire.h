@@ -143,7 +143,7 @@ struct mr_wire_done {
 	uint64_t total_ns;   /* arrival to end */
 	uint64_t cycles;     /* device cycles of all steps */
 	uint32_t copy_sites; /* how many counts follow; names in the order of metrics copy_* */
-	uint32_t reserved0;  /* 0 */
+	int32_t cycles_off; /* cycles, less those that the device's program claimed before; 0 where it claims none */
 	/* then uint64_t copies[copy_sites]: payload bytes copied for this request, by site */
 };
 
