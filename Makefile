@@ -157,6 +157,7 @@ $(GUEST): $(call obj,$(SRC_guest) tools/devices.c tools/options.c) $(filter-out 
 
 # Taken in by the assembler, which writes no dependencies.
 $(O)/obj/firmware-sim/chips.o: $(wildcard firmware-sim/chips/*.chip)
+$(O)/obj/tools/shapes.o: $(wildcard tools/shapes/*.shape)
 
 -include $(ALL_OBJ:.o=.d)
 

@@ -57,6 +57,18 @@ static int read_queues(struct exec *e)
 	return at == e->p.inst_count ? 0 : MR_E_FORMAT;
 }
 
+/* 1 = the kernels have all products of the program. */
+static int computable(const struct exec_program *p)
+{
+	for (uint32_t k = 0; k < p->inst_count; k++) {
+		uint32_t type = mr_isa_type(&p->inst[k]);
+
+		if (p->inst[k].op == MR_OP_LOADW && type != MR_T_Q4_1X16 && type != MR_T_Q8_0X16)
+			return 0;
+	}
+	return 1;
+}
+
 /* Bytes of the burst that an instruction puts on its stream, at most. */
 static uint64_t burst_bytes(const struct exec *e, const struct mr_isa *i)
 {
@@ -117,8 +129,10 @@ int mr_exec_create(const struct exec_program *program, const struct sim_sram *sr
 	uint32_t chips = program->chips;
 	int status = MR_E_NO_MEMORY;
 
-	if (!e)
-		return status;
+	if (!e || !computable(program)) {
+		free(e);
+		return e ? MR_E_NOT_SUPPORTED : status;
+	}
 	e->p = *program;
 	e->timing = *program->timing;
 	e->sram = sram;

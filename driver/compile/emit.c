@@ -481,18 +481,17 @@ struct flow mr_emit_rsqrt(struct emitter *e, const struct flow *f, float divisor
 struct when mr_emit_loadw(struct emitter *e, uint32_t chip, uint32_t type, uint64_t address,
 			  uint32_t stride, uint32_t rows, uint32_t cols)
 {
-	struct when start = e->taken[chip].mxm, end;
-	uint32_t group = type == MR_T_Q4_1X16 ? 320 : 544;
+	struct when start = e->taken[chip].mxm, end = start;
+	uint64_t bytes = type == MR_T_F16
+				 ? 2ull * rows * cols
+				 : up(rows, 16) * (cols / 32) * (type == MR_T_Q4_1X16 ? 320 : 544);
 	struct mr_isa inst = blank(MR_OP_LOADW, (uint8_t)type, rows, 0, cols);
 
 	inst.address = (uint32_t)(address / 8);
 	inst.stride = stride;
-	end = when_after(start,
-			 up(up(rows, 16) * (cols / 32) * group, e->chip->install_cycle_bytes));
 	EMIT_CHAIN(e, start)
 	{
-		end = when_after(start, up(up(rows, 16) * (cols / 32) * group,
-					   e->chip->install_cycle_bytes));
+		end = when_after(start, up(bytes, e->chip->install_cycle_bytes));
 		need(e, start, e->taken[chip].mxm);
 		change(e, &e->taken[chip].mxm, end);
 		issue(e, chip, inst, start);

@@ -50,6 +50,9 @@ names = {e["name"] for e in events}
 assert {"LOADW", "MUL", "READ", "RECORD", "SEND", "RECV"} <= names, names
 assert all(e["ph"] == "M" or e["dur"] >= 0 for e in events)
 PY
+# The gates hold, and a product's split by K falls outside.
+expect 0 'FP16, 8 chips +[0-9.]+ +330.0 us .* ok$' "$bin" lpu validate
+expect 0 'split by K.* outside the gate' "$bin" lpu validate
 if command -v gnuplot >/dev/null; then
 	"$bin" lpu timeline "$work/a.lpu" --chip tiny --to 2000 -o "$work/t.png" || bad=1
 	head -c 4 "$work/t.png" | grep -aq PNG || { echo "FAILED: no PNG"; bad=1; }

@@ -13,6 +13,7 @@
 #include <millrace/status.h>
 
 #include "driver/compile/compile.h"
+#include "driver/compile/product.h"
 #include "driver/model/model.h"
 #include "firmware-sim/chips.h"
 #include "firmware-sim/exec.h"
@@ -581,6 +582,33 @@ static void mutants_are_caught(void **state)
 	mr_program_free(&program);
 }
 
+static void products_of_shapes_are_scheduled(void **state)
+{
+	static struct mr_shape_file shape;
+	static const char text[] = "name p\ntype f16\nproduct p 40 1280 1024 1\n";
+	struct mr_chip tsp = chip_of("tsp1"), mr1 = chip_of("mr1"), small = tsp;
+	struct mr_product_plan one, two, by_k;
+	char why[256] = "";
+
+	assert_int_equal(mr_shape_parse(text, sizeof(text) - 1, &shape, NULL, 0), 0);
+	assert_int_equal(mr_product_plan(&shape, &tsp, 1, 0, &one, why, sizeof(why)), 0);
+	if (mr_product_plan(&shape, &tsp, 2, 0, &two, why, sizeof(why)))
+		fail_msg("%s", why);
+	if (mr_product_plan(&shape, &tsp, 2, 1, &by_k, why, sizeof(why)))
+		fail_msg("%s", why);
+	/* 2 x 4 tiles, 40 rows at two cycles, 40 cycles to install each: at least so much, and less on two chips. */
+	assert_true(one.cycles > 8 * (80 + 40));
+	assert_true(two.cycles > 4 * (80 + 40));
+	assert_true(two.instructions > one.instructions && by_k.cycles > two.cycles);
+	assert_int_equal(mr_product_plan(&shape, &mr1, 2, 0, &two, why, sizeof(why)),
+			 MR_E_NOT_SUPPORTED);
+	assert_int_equal(mr_product_plan(&shape, &tsp, 3, 0, &two, why, sizeof(why)),
+			 MR_E_NOT_SUPPORTED);
+	small.sram_bytes = 1 << 20;
+	assert_int_equal(mr_product_plan(&shape, &small, 2, 0, &two, why, sizeof(why)),
+			 MR_E_SRAM_FULL);
+}
+
 static int open_model(void **state)
 {
 	return mr_model_open(MR_TEST_DATA "/tiny.gguf", &model, NULL, 0);
@@ -605,6 +633,7 @@ int main(void)
 		cmocka_unit_test(no_schedule_survives_a_wrong_latency),
 		cmocka_unit_test(compiling_is_deterministic),
 		cmocka_unit_test(mutants_are_caught),
+		cmocka_unit_test(products_of_shapes_are_scheduled),
 	};
 
 	return cmocka_run_group_tests(tests, open_model, close_model);

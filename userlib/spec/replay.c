@@ -64,6 +64,9 @@ static int add_up(const struct mr_container *c, struct sums *s, struct mr_spec_w
 		if (!ok)
 			return mr_spec_why(why, MR_E_FORMAT, "the ICU's instruction %u", k);
 	}
+	/* A shape's program makes no tokens, and need not end in sampling. */
+	if (!depth && !c->ref->vocab)
+		return 0;
 	if (depth || c->sched->icu < 3 || c->icu[c->sched->icu - 1].op != MR_OP_END ||
 	    c->icu[c->sched->icu - 2].op != MR_OP_NOP)
 		return mr_spec_why(why, MR_E_FORMAT, "the ICU's queue does not end in a loop");
@@ -169,6 +172,7 @@ static int run_body(struct replay *r, const struct mr_isa *icu, uint32_t *at)
 		uint64_t start = r->now + i->offset + i->slope * value + *skew;
 
 		r->index = *at;
+		r->effort += 32;
 		if (i->op == MR_OP_NOP)
 			*skew += i->offset;
 		else if (start < r->part[i->chip].queue[mr_isa_queue(i)])
@@ -179,6 +183,8 @@ static int run_body(struct replay *r, const struct mr_isa *icu, uint32_t *at)
 		r->part[i->chip].queue[mr_isa_queue(i)] = start;
 	}
 	r->now = r->body_end;
+	if (!status && r->effort > REPLAY_EFFORT)
+		return mr_spec_why(r->why, MR_E_TOO_LARGE, "more than a device replays");
 	return status ? status : end_body(r);
 }
 
@@ -247,7 +253,7 @@ static int replay(struct replay *r, uint32_t slots, uint32_t blocks)
 	r->blocks = blocks;
 	r->now = r->slot = r->in_slot = r->in_tile = 0;
 	status = run_range(r, 0, r->c->sched->icu, &at);
-	if (!status && (r->records != 1 || r->record_end != r->now))
+	if (!status && r->c->ref->vocab && (r->records != 1 || r->record_end != r->now))
 		status = mr_spec_why(r->why, MR_E_SCHEDULE_VIOLATION,
 				     "the program does not end with one RECORD");
 	return status;
@@ -278,6 +284,8 @@ static int check_chips(const struct mr_container *c, const struct mr_chip *chip,
 		    s->work_bytes > kv - s->work_address || s->reserved0 || s->reserved[0] ||
 		    s->reserved[1] || s->reserved[2] || s->reserved[3])
 			return mr_spec_why(why, MR_E_FORMAT, "chip %u: work area", k);
+		if (!c->ref->vocab)
+			continue;
 		if (s->table_address % 8 || s->table_stride % 4 ||
 		    s->table_stride < sizeof(struct mr_isa_slot) + 4 * blocks ||
 		    s->table_address < s->work_address ||

@@ -183,6 +183,7 @@ static int readable(struct replay *r, const struct mr_isa *i, const struct span 
 {
 	const struct mr_prog_segment *seg;
 
+	r->effort += s->rows * s->bytes / 4;
 	if (in_work(r, i->chip, s)) {
 		const uint32_t *word = part_of(r, i)->word;
 		uint64_t base = s->address - r->c->sched_chips[i->chip].work_address;
@@ -200,7 +201,8 @@ static int readable(struct replay *r, const struct mr_isa *i, const struct span 
 		return 0;
 	}
 	seg = segment_at(r, i->chip, s->address);
-	if (!seg || seg->layout != MR_LAYOUT_F32 || mr_isa_type(i) != MR_T_F32 ||
+	if (!seg || seg->layout != (mr_isa_type(i) == MR_T_F16 ? MR_LAYOUT_F16 : MR_LAYOUT_F32) ||
+	    (mr_isa_type(i) != MR_T_F32 && mr_isa_type(i) != MR_T_F16) ||
 	    (s->rows - 1) * s->stride > seg->bytes || last_of(s) >= seg->address + seg->bytes)
 		return bad(r, i, "an address outside work area and tables");
 	return 0;
@@ -253,6 +255,7 @@ static int writable(struct replay *r, const struct mr_isa *i, const struct span 
 		if (p->read[k].end > start && overlap(&p->read[k], s))
 			return late(r, i, "writes what is being read");
 	base = s->address - r->c->sched_chips[i->chip].work_address;
+	r->effort += s->rows * s->bytes / 4;
 	for (uint64_t k = 0; k < s->rows; k++) {
 		uint64_t first = (base + k * s->stride) / 4;
 		uint64_t end = (base + k * s->stride + s->bytes + 3) / 4;
@@ -438,28 +441,49 @@ static int mxm_until(struct replay *r, const struct mr_isa *i, uint64_t start, u
 	return done_by(r, i, end);
 }
 
+/* A matrix type: its layout, the chip's bit, bytes of what a tile's address counts in, and how planes take it. */
+struct matrix {
+	uint32_t layout, bit;
+	uint32_t group;  /* outputs that lie side by side */
+	uint32_t inputs; /* of a block */
+	uint32_t block;  /* its bytes */
+	uint32_t halves; /* FP16 takes half of a plane's inputs and two cycles a row */
+};
+
+static int matrix_of(uint32_t type, struct matrix *m)
+{
+	*m = type == MR_T_Q4_1X16
+		     ? (struct matrix){MR_LAYOUT_Q4_1X16, MR_CHIP_TYPE_Q4_1, 16, 32, 320, 1}
+	     : type == MR_T_Q8_0X16
+		     ? (struct matrix){MR_LAYOUT_Q8_0X16, MR_CHIP_TYPE_Q8_0, 16, 32, 544, 1}
+		     : (struct matrix){MR_LAYOUT_F16, MR_CHIP_TYPE_F16, 1, 1, 2, 2};
+	return type == MR_T_Q4_1X16 || type == MR_T_Q8_0X16 || type == MR_T_F16;
+}
+
 static int rule_loadw(struct replay *r, const struct mr_isa *i, uint64_t start)
 {
 	struct replay_chip *p = part_of(r, i);
 	const struct mr_prog_segment *s = segment_at(r, i->chip, 8ull * i->address);
-	uint32_t q4 = mr_isa_type(i) == MR_T_Q4_1X16, block = q4 ? 320 : 544;
-	uint64_t groups = replay_ceil(i->rows, 16), at, end;
-	uint64_t tiles = replay_ceil(i->cols, r->chip->plane_rows) *
-			 replay_ceil(i->rows, r->chip->plane_cols);
+	uint64_t at, end, inputs, tiles;
+	struct matrix m;
 
-	if (!unused(i, 0) || i->dst != MR_ISA_NONE || i->peer || i->interval || i->form & 0xf0 ||
-	    !i->rows || !i->cols || i->cols % 32 || i->cols > COLS_MAX ||
-	    (!q4 && mr_isa_type(i) != MR_T_Q8_0X16) || !s ||
-	    s->layout != (q4 ? MR_LAYOUT_Q4_1X16 : MR_LAYOUT_Q8_0X16) ||
-	    i->stride != s->cols / 32 * block)
+	if (!matrix_of(mr_isa_type(i), &m) || !unused(i, 0) || i->dst != MR_ISA_NONE || i->peer ||
+	    i->interval || i->form & 0xf0 || !i->rows || !i->cols || i->cols % m.inputs ||
+	    i->cols > COLS_MAX || !(r->chip->types & m.bit) || !s || s->layout != m.layout ||
+	    i->stride != (uint64_t)s->cols / m.inputs * m.block)
 		return bad(r, i, "fields, or no such matrix");
 	at = 8ull * i->address - s->address;
-	if (at % i->stride % block || at % i->stride / block + i->cols / 32 > s->cols / 32 ||
-	    at / i->stride * 16 + i->rows > s->rows)
+	if (at % i->stride % m.block ||
+	    at % i->stride / m.block + i->cols / m.inputs > s->cols / m.inputs ||
+	    at / i->stride * m.group + i->rows > s->rows)
 		return bad(r, i, "a tile outside its matrix");
+	inputs = r->chip->plane_rows / m.halves;
+	tiles = inputs ? replay_ceil(i->cols, inputs) * replay_ceil(i->rows, r->chip->plane_cols)
+		       : UINT64_MAX;
 	if (tiles > r->chip->plane_count)
 		return bad(r, i, "a tile larger than the planes");
-	end = start + replay_ceil(groups * (i->cols / 32) * block, r->chip->install_cycle_bytes);
+	end = start + replay_ceil(replay_ceil(i->rows, m.group) * (i->cols / m.inputs) * m.block,
+				  r->chip->install_cycle_bytes);
 	if (p->installed && !p->used)
 		return late(r, i, "nothing used the weights before these");
 	p->installed = 1;
@@ -467,6 +491,7 @@ static int rule_loadw(struct replay *r, const struct mr_isa *i, uint64_t start)
 	p->weights_ready = end;
 	p->outputs = i->rows;
 	p->inputs = i->cols;
+	p->halves = m.halves;
 	return mxm_until(r, i, start, end);
 }
 
@@ -477,14 +502,20 @@ static int rule_mul(struct replay *r, const struct mr_isa *i, uint64_t start)
 	struct passing *x = NULL;
 	int status = check_flags(r, i, MR_F_SLOTS);
 
-	if (!status && (!unused(i, 1) || i->peer || i->address || mr_isa_type(i) != MR_T_Q8))
+	if (!status && (!unused(i, 1) || i->peer || i->address ||
+			(mr_isa_type(i) != MR_T_Q8 && mr_isa_type(i) != MR_T_F16)))
 		status = bad(r, i, "fields");
 	if (!status)
 		status = take(r, i, 0, start, rows, i->interval, &x);
-	if (!status && (x->rows != rows || x->type != MR_T_Q8 || x->cols != i->cols || x->groups))
+	if (!status &&
+	    (x->rows != rows || x->type != mr_isa_type(i) || x->cols != i->cols || x->groups))
 		status = late(r, i, "other rows pass in this cycle");
 	if (!status && (!p->installed || p->weights_ready > start))
 		status = late(r, i, "the weights are not installed yet");
+	if (!status && (p->halves == 2) != (mr_isa_type(i) == MR_T_F16))
+		status = late(r, i, "weights of another type are installed");
+	if (!status && i->interval < p->halves)
+		status = late(r, i, "rows too quick for the planes");
 	if (!status && (p->used || p->inputs != i->cols || p->outputs != i->stride))
 		status = late(r, i, "these are not the weights that are installed");
 	if (!status && i->op == MR_OP_ACC &&
