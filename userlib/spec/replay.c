@@ -180,11 +180,11 @@ static int run_body(struct replay *r, const struct mr_isa *icu, uint32_t *at)
 						  "starts before the one ahead of it");
 		else
 			status = mr_replay_rule(r, i, start);
+		if (!status && r->effort > REPLAY_EFFORT)
+			status = mr_spec_why(r->why, MR_E_TOO_LARGE, "more than a device replays");
 		r->part[i->chip].queue[mr_isa_queue(i)] = start;
 	}
 	r->now = r->body_end;
-	if (!status && r->effort > REPLAY_EFFORT)
-		return mr_spec_why(r->why, MR_E_TOO_LARGE, "more than a device replays");
 	return status ? status : end_body(r);
 }
 
