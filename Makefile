@@ -246,6 +246,11 @@ accuracy: all
 docs:
 	$(Q)sh scripts/docs.sh $(O)/docs
 
+## lpu-scale  cycles and compile time of schedules against chips, context, batch: Documentation/figures/lpu-scale.*
+.PHONY: lpu-scale
+lpu-scale: all
+	$(Q)sh scripts/lpu-scale.sh $(BIN) Documentation/figures
+
 ## fmt        clang-format every source in place
 .PHONY: fmt
 fmt:
