@@ -140,11 +140,11 @@ static struct place column(struct plan *p, uint32_t c, uint32_t col, uint32_t co
 		{
 			struct flow f = mr_emit_read(p->e, &in, every, t), sums;
 
-			mr_emit_mul(p->e, k ? MR_OP_ACC : MR_OP_MUL, &f, cols, last ? &sums : NULL);
+			mr_emit_mul(p->e, k ? MR_I_ACC : MR_I_MUL, &f, cols, last ? &sums : NULL);
 			if (!last)
 				continue;
 			if (!p->by_k)
-				sums = mr_emit_vector(p->e, c, MR_OP_CVT,
+				sums = mr_emit_vector(p->e, c, MR_I_CVT,
 						      (const struct source[3]){{.flow = &sums}},
 						      p->m, cols, 0, every, sums.at);
 			mr_emit_write(p->e, &sums, &out);
@@ -200,7 +200,7 @@ static void reduce(struct plan *p)
 			EMIT_CHAIN(p->e, t)
 			{
 				struct flow f = mr_emit_vector(
-					p->e, c, MR_OP_ADD,
+					p->e, c, MR_I_ADD,
 					(const struct source[3]){{.place = &sum}, {.place = more}},
 					p->m, slice, 0, every, t);
 

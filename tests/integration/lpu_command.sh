@@ -65,5 +65,12 @@ expect 0 '^usage: millrace lpu' "$bin" lpu --help
 # A unit that is slower than the chip file says: the pass is refused by name.
 expect 1 'E_SCHEDULE_VIOLATION' "$bin" run -m $tiny --chip tiny -p hello -n 4 --no-huge --perturb mxm.latency=+1
 expect 0 '([0-9]+) device cycles, \1 predicted' "$bin" run -m $tiny --chip tiny -p hello -n 4 --no-huge
-expect 0 '([0-9]+) device cycles, \1 predicted' "$bin" run -m $tiny --chip tiny -p hello -n 4 --no-huge --paced=100
+# Paced, no token comes before its cycles are over.
+"$bin" run -m $tiny --chip tiny -p hello -n 4 --no-huge --paced=20000 --json >"$work/paced" </dev/null 2>/dev/null
+python3 - "$work/paced" <<'PY' || { echo "FAILED: tokens came before their time"; bad=1; }
+import json, sys
+run = json.load(open(sys.argv[1]))
+assert len(run["tokens"]) == 4 and run["cycles"] == run["cycles_predicted"] > 0
+assert run["timings"]["total_ms"] >= run["cycles"] * 1e-6 * 20000, run["timings"]
+PY
 exit $bad
