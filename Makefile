@@ -157,6 +157,7 @@ $(GUEST): $(call obj,$(SRC_guest) tools/devices.c tools/options.c) $(filter-out 
 
 # Taken in by the assembler, which writes no dependencies.
 $(O)/obj/firmware-sim/chips.o: $(wildcard firmware-sim/chips/*.chip)
+$(O)/obj/tools/shapes.o: $(wildcard tools/shapes/*.shape)
 
 -include $(ALL_OBJ:.o=.d)
 
@@ -250,6 +251,11 @@ accuracy: all
 .PHONY: docs
 docs:
 	$(Q)sh scripts/docs.sh $(O)/docs
+
+## lpu-scale  cycles and compile time of schedules against chips, context, batch: Documentation/figures/lpu-scale.*
+.PHONY: lpu-scale
+lpu-scale: all
+	$(Q)sh scripts/lpu-scale.sh $(BIN) Documentation/figures
 
 ## fmt        clang-format every source in place
 .PHONY: fmt

@@ -26,15 +26,15 @@ static int read_queues(struct exec *e)
 
 	for (uint32_t i = 0; i < e->p.icu_count; i++) {
 		switch (e->p.icu[i].op) {
-		case MR_OP_NOP:
+		case MR_I_NOP:
 			e->bodies++;
 			break;
-		case MR_OP_LOOP:
+		case MR_I_LOOP:
 			if (depth == 4)
 				return MR_E_FORMAT;
 			open[depth++] = i;
 			break;
-		case MR_OP_END:
+		case MR_I_END:
 			if (!depth)
 				return MR_E_FORMAT;
 			e->icu_end[open[--depth]] = i;
@@ -57,15 +57,27 @@ static int read_queues(struct exec *e)
 	return at == e->p.inst_count ? 0 : MR_E_FORMAT;
 }
 
+/* 1 = the kernels have all products of the program. */
+static int computable(const struct exec_program *p)
+{
+	for (uint32_t k = 0; k < p->inst_count; k++) {
+		uint32_t type = mr_isa_type(&p->inst[k]);
+
+		if (p->inst[k].op == MR_I_LOADW && type != MR_T_Q4_1X16 && type != MR_T_Q8_0X16)
+			return 0;
+	}
+	return 1;
+}
+
 /* Bytes of the burst that an instruction puts on its stream, at most. */
 static uint64_t burst_bytes(const struct exec *e, const struct mr_isa *i)
 {
 	uint64_t rows = (uint64_t)i->rows * (i->form & MR_F_SLOTS ? e->p.slots : 1);
 	uint64_t cols = i->cols;
 
-	if (i->op == MR_OP_MUL || i->op == MR_OP_ACC)
+	if (i->op == MR_I_MUL || i->op == MR_I_ACC)
 		cols = i->stride;
-	if (i->op == MR_OP_DOTS || i->op == MR_OP_SUMS)
+	if (i->op == MR_I_DOTS || i->op == MR_I_SUMS)
 		rows = i->stride;
 	return rows * 4 * (cols < MR_ISA_TILE ? MR_ISA_TILE : cols);
 }
@@ -81,7 +93,7 @@ static int make_room_of_chip(struct exec *e, uint32_t c)
 
 		if (i->chip != c)
 			continue;
-		if (i->op == MR_OP_LOADW) {
+		if (i->op == MR_I_LOADW) {
 			outputs = outputs < i->rows ? i->rows : outputs;
 			inputs = inputs < i->cols ? i->cols : inputs;
 			e->after[k] = next ? (uint32_t)next : k;
@@ -91,7 +103,7 @@ static int make_room_of_chip(struct exec *e, uint32_t c)
 
 			b->offset = b->offset < want ? want : b->offset;
 		}
-		if (i->op == MR_OP_DOTS || i->op == MR_OP_SUMS)
+		if (i->op == MR_I_DOTS || i->op == MR_I_SUMS)
 			rows = rows < i->stride ? i->stride : rows;
 	}
 	for (uint32_t s = 0; s < e->streams; s++) {
@@ -117,8 +129,10 @@ int mr_exec_create(const struct exec_program *program, const struct sim_sram *sr
 	uint32_t chips = program->chips;
 	int status = MR_E_NO_MEMORY;
 
-	if (!e)
-		return status;
+	if (!e || !computable(program)) {
+		free(e);
+		return e ? MR_E_NOT_SUPPORTED : status;
+	}
 	e->p = *program;
 	e->timing = *program->timing;
 	e->sram = sram;
@@ -223,7 +237,7 @@ static int run_body(struct exec *e, const struct mr_isa *icu, uint32_t body)
 		uint64_t start = e->now + i->offset + i->slope * r, end = start;
 		int status;
 
-		if (i->op == MR_OP_NOP) {
+		if (i->op == MR_I_NOP) {
 			e->skew[i->chip * MR_ISA_QUEUES + i->peer] += i->offset;
 			skewed = 1;
 			continue;
@@ -251,7 +265,7 @@ static int run_range(struct exec *e, uint32_t from, uint32_t to, uint32_t *body)
 		const struct mr_isa *icu = &e->p.icu[i];
 		uint32_t first = *body, times, *counter;
 
-		if (icu->op == MR_OP_NOP) {
+		if (icu->op == MR_I_NOP) {
 			status = run_body(e, icu, (*body)++);
 			continue;
 		}

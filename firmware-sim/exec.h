@@ -40,7 +40,7 @@ struct exec_slot {
 	const uint32_t *blocks; /* ids of position / 16 + 1 KV blocks */
 };
 
-/* 0, or MR_E_NO_MEMORY, or MR_E_FORMAT where the ICU's queue makes no sense. */
+/* 0, MR_E_NO_MEMORY, MR_E_NOT_SUPPORTED (a product in no class D type), or MR_E_FORMAT where the ICU's queue makes no sense. */
 int mr_exec_create(const struct exec_program *program, const struct sim_sram *sram,
 		   const struct mr_kernels *kernels, struct exec **exec);
 void mr_exec_destroy(struct exec *exec);

@@ -71,11 +71,11 @@ static int multiply(struct exec *e, const struct mr_isa *i, uint64_t start, uint
 	if (start < u->ready || !u->weights.data)
 		return mr_exec_violation(e, i, start, "the weights are not installed yet");
 	/* What LOADW installs next is fetched into the host's caches meanwhile. */
-	while (next > e->p.inst && next->op != MR_OP_LOADW)
+	while (next > e->p.inst && next->op != MR_I_LOADW)
 		next--;
 	next = &e->p.inst[e->after[next - e->p.inst]];
 	lay_out(b, rows, u->inputs < b->cols ? u->inputs : b->cols, &u->q8);
-	u->q8.chain = i->op == MR_OP_ACC;
+	u->q8.chain = i->op == MR_I_ACC;
 	*end = start + (uint64_t)rows * i->interval;
 	if (i->dst != MR_ISA_NONE) {
 		struct burst *out = exec_put(e, i, start + e->timing.plane_latency, rows,
@@ -83,7 +83,7 @@ static int multiply(struct exec *e, const struct mr_isa *i, uint64_t start, uint
 		float *y = (float *)out->buffer;
 
 		*end += e->timing.plane_latency;
-		if (i->op == MR_OP_MUL)
+		if (i->op == MR_I_MUL)
 			to = y;
 		e->kernels->matmul(&u->weights, &u->q8, to, i->stride, 0, i->stride,
 				   exec_sram(e, next));
@@ -100,7 +100,7 @@ static int kv_product(struct exec *e, const struct mr_isa *i, uint64_t start, ui
 {
 	struct matrix_unit *u = &e->unit[i->chip];
 	const struct burst *x = exec_take(e, i, 0, start);
-	int dots = i->op == MR_OP_DOTS;
+	int dots = i->op == MR_I_DOTS;
 	uint32_t rows = i->stride, blocks = exec_rows(e, i);
 	uint64_t step_in = exec_ceil(dots ? i->cols : MR_ISA_TILE, e->timing.vector_lanes);
 	uint64_t step_out = exec_ceil(dots ? MR_ISA_TILE : i->cols, e->timing.vector_lanes);
@@ -142,10 +142,10 @@ static int kv_product(struct exec *e, const struct mr_isa *i, uint64_t start, ui
 int mr_exec_mxm(struct exec *e, const struct mr_isa *i, uint64_t start, uint64_t *end)
 {
 	switch (i->op) {
-	case MR_OP_LOADW:
+	case MR_I_LOADW:
 		return load_weights(e, i, start, end);
-	case MR_OP_MUL:
-	case MR_OP_ACC:
+	case MR_I_MUL:
+	case MR_I_ACC:
 		return multiply(e, i, start, end);
 	default:
 		return kv_product(e, i, start, end);
@@ -206,16 +206,16 @@ static void two(uint8_t op, const float *x, uint32_t xs, const float *y, uint32_
 		float *to)
 {
 	switch (op) {
-	case MR_OP_ADD:
+	case MR_I_ADD:
 		EACH_FORM(a + b);
 		break;
-	case MR_OP_SUB:
+	case MR_I_SUB:
 		EACH_FORM(a - b);
 		break;
-	case MR_OP_VMUL:
+	case MR_I_VMUL:
 		EACH_FORM(a * b);
 		break;
-	case MR_OP_DIV:
+	case MR_I_DIV:
 		EACH_FORM(a / b);
 		break;
 	default: /* MAX */
@@ -259,22 +259,22 @@ static void elements(struct exec *e, const struct mr_isa *i, const struct operan
 		uint32_t m = n - at < piece ? n - at : piece;
 
 		switch (i->op) {
-		case MR_OP_MUL3:
-			two(MR_OP_VMUL, a, s[0], b, s[1], m, to + at);
-			two(MR_OP_VMUL, to + at, 1, c, s[2], m, to + at);
+		case MR_I_MUL3:
+			two(MR_I_VMUL, a, s[0], b, s[1], m, to + at);
+			two(MR_I_VMUL, to + at, 1, c, s[2], m, to + at);
 			break;
-		case MR_OP_FMA:
+		case MR_I_FMA:
 			fma_row(a, s[0], b, s[1], c, s[2], m, to + at);
 			break;
-		case MR_OP_EXP:
+		case MR_I_EXP:
 			if (!s[1] && s[0]) {
 				e->kernels->exps(a, b[0], m, to + at);
 				break;
 			}
-			two(MR_OP_SUB, a, s[0], b, s[1], m, to + at);
+			two(MR_I_SUB, a, s[0], b, s[1], m, to + at);
 			e->kernels->exps(to + at, 0, m, to + at);
 			break;
-		case MR_OP_CMUL:
+		case MR_I_CMUL:
 			memmove(to + at, a, m * sizeof(*to));
 			e->kernels->rope(to + at, 1, m, b);
 			break;
@@ -312,8 +312,8 @@ int mr_exec_vxm(struct exec *e, const struct mr_isa *i, uint64_t start, uint64_t
 {
 	struct operand o[3] = {{0}, {0}, {0}};
 	uint32_t valid = i->cols, rows = exec_rows(e, i);
-	int reduces = i->op == MR_OP_SUM || i->op == MR_OP_SUMSQ || i->op == MR_OP_RMAX;
-	uint32_t type = i->op == MR_OP_CVT ? MR_T_F16 : i->op == MR_OP_QUANT32 ? MR_T_Q8 : MR_T_F32;
+	int reduces = i->op == MR_I_SUM || i->op == MR_I_SUMSQ || i->op == MR_I_RMAX;
+	uint32_t type = i->op == MR_I_CVT ? MR_T_F16 : i->op == MR_I_QUANT32 ? MR_T_Q8 : MR_T_F32;
 
 	for (int k = 0; k < 3; k++) {
 		int status = operand_of(e, i, k, start, &o[k], &valid);
@@ -331,28 +331,28 @@ int mr_exec_vxm(struct exec *e, const struct mr_isa *i, uint64_t start, uint64_t
 		const float *x = o[0].data ? row_of(&o[0], r) : NULL;
 
 		switch (i->op) {
-		case MR_OP_FILL:
+		case MR_I_FILL:
 			for (uint32_t j = 0; j < valid; j++)
 				to[j] = mr_isa_float(i->address);
 			break;
-		case MR_OP_SUM:
+		case MR_I_SUM:
 			*to = e->kernels->row_sum(x, valid);
 			break;
-		case MR_OP_SUMSQ:
+		case MR_I_SUMSQ:
 			*to = e->kernels->row_squares(x, valid);
 			break;
-		case MR_OP_RMAX:
+		case MR_I_RMAX:
 			*to = e->kernels->row_max(x, valid);
 			break;
-		case MR_OP_RSQRT:
+		case MR_I_RSQRT:
 			for (uint32_t j = 0; j < valid; j++)
 				to[j] = inverse_root(x[j] / mr_isa_float(i->address) +
 						     mr_isa_float(i->stride));
 			break;
-		case MR_OP_CVT:
+		case MR_I_CVT:
 			e->kernels->to_half(x, valid, (uint16_t *)to);
 			break;
-		case MR_OP_QUANT32:
+		case MR_I_QUANT32:
 			quantize_row(e, x, valid, (uint8_t *)to);
 			break;
 		default:

@@ -133,11 +133,11 @@ static int do_scatter(struct exec *e, const struct mr_isa *i, uint64_t start, ui
 int mr_exec_mem(struct exec *e, const struct mr_isa *i, uint64_t start, uint64_t *end)
 {
 	switch (i->op) {
-	case MR_OP_READ:
+	case MR_I_READ:
 		return do_read(e, i, start, end);
-	case MR_OP_WRITE:
+	case MR_I_WRITE:
 		return do_write(e, i, start, end);
-	case MR_OP_GATHER:
+	case MR_I_GATHER:
 		return do_gather(e, i, start, end);
 	default:
 		return do_scatter(e, i, start, end);
@@ -151,7 +151,7 @@ int mr_exec_c2c(struct exec *e, const struct mr_isa *i, uint64_t start, uint64_t
 	struct burst *b, *f;
 
 	*end = start + (uint64_t)rows * i->interval;
-	if (i->op == MR_OP_SEND) {
+	if (i->op == MR_I_SEND) {
 		b = exec_take(e, i, 0, start);
 		f = &e->flight[i->chip * e->p.chips + i->peer];
 		if (!b || b->rows != rows || b->interval != i->interval)
@@ -187,7 +187,7 @@ int mr_exec_host(struct exec *e, const struct mr_isa *i, uint64_t start, uint64_
 	if (start < *free_at)
 		return mr_exec_violation(e, i, start, "the unit is still at work");
 	switch (i->op) {
-	case MR_OP_DMA_IN:
+	case MR_I_DMA_IN:
 		for (uint32_t k = 0; k < e->n; k++) {
 			const struct exec_slot *s = &e->slots[k];
 			struct mr_isa_slot row = {s->token, s->position,
@@ -199,10 +199,10 @@ int mr_exec_host(struct exec *e, const struct mr_isa *i, uint64_t start, uint64_
 		}
 		*end = start + (uint64_t)exec_rows(e, i) * i->interval + e->timing.mem_latency;
 		break;
-	case MR_OP_DMA_OUT:
+	case MR_I_DMA_OUT:
 		*end = start + 1;
 		break;
-	case MR_OP_SAMPLE:
+	case MR_I_SAMPLE:
 		e->logits[e->slot] = (const float *)(exec_sram(e, i) + (size_t)e->slot * i->stride);
 		*end = start + exec_ceil(i->cols, e->timing.vector_lanes) + e->timing.sample_cycles;
 		break;

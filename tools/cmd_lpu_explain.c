@@ -44,7 +44,7 @@ static int kind_of(const struct mr_isa *i)
 {
 	switch (mr_isa_queue(i)) {
 	case MR_ISA_MXM:
-		return i->op == MR_OP_LOADW ? INSTALL : MULTIPLY;
+		return i->op == MR_I_LOADW ? INSTALL : MULTIPLY;
 	case MR_ISA_VXM:
 		return VECTOR;
 	case MR_ISA_MEM:
@@ -126,7 +126,7 @@ static void each(void *arg, const struct lpu_span *s)
 	e->busy[s->inst->chip][kind] += s->end - s->start;
 	part->busy[kind] += s->end - s->start;
 	part->chip = s->inst->chip;
-	if (s->inst->op == MR_OP_LOADW) {
+	if (s->inst->op == MR_I_LOADW) {
 		const char *name = tensor_at(&e->p->c, s->inst);
 
 		if (!part->first[0])

@@ -36,7 +36,7 @@ static void each(void *arg, const struct lpu_span *s)
 	struct timeline *t = arg;
 	uint32_t queue = mr_isa_queue(s->inst);
 
-	if (s->end < t->from || s->start > t->to || s->inst->op == MR_OP_NOP)
+	if (s->end < t->from || s->start > t->to || s->inst->op == MR_I_NOP)
 		return;
 	if (t->json) {
 		/* A microsecond of the viewer is a cycle: its own unit is too coarse. */

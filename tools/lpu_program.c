@@ -190,40 +190,40 @@ static void times_of(const struct walk *w, struct lpu_span *s)
 	s->end = s->start + rows * i->interval;
 	s->done = s->end;
 	switch (i->op) {
-	case MR_OP_LOADW:
+	case MR_I_LOADW:
 		s->end += up(up(i->rows, 16) * (i->cols / 32) *
 				     (mr_isa_type(i) == MR_T_Q4_1X16 ? 320 : 544),
 			     c->install_cycle_bytes);
 		s->done = s->end;
 		break;
-	case MR_OP_DOTS:
-	case MR_OP_SUMS:
-		s->end += i->stride *
-			  up(i->op == MR_OP_DOTS ? i->cols : MR_ISA_TILE, c->vector_lanes);
-		s->done = s->end + c->plane_latency +
-			  i->stride *
-				  up(i->op == MR_OP_DOTS ? MR_ISA_TILE : i->cols, c->vector_lanes);
+	case MR_I_DOTS:
+	case MR_I_SUMS:
+		s->end +=
+			i->stride * up(i->op == MR_I_DOTS ? i->cols : MR_ISA_TILE, c->vector_lanes);
+		s->done =
+			s->end + c->plane_latency +
+			i->stride * up(i->op == MR_I_DOTS ? MR_ISA_TILE : i->cols, c->vector_lanes);
 		break;
-	case MR_OP_MUL:
-	case MR_OP_ACC:
+	case MR_I_MUL:
+	case MR_I_ACC:
 		s->done += c->plane_latency;
 		break;
-	case MR_OP_SEND:
+	case MR_I_SEND:
 		s->done += up(c->hop_ps, c->cycle_ps);
 		break;
-	case MR_OP_SAMPLE:
+	case MR_I_SAMPLE:
 		s->end = s->done = s->start + up(i->cols, c->vector_lanes) + c->sample_cycles;
 		break;
-	case MR_OP_RECORD:
+	case MR_I_RECORD:
 		s->end = s->done = s->start + c->record_cycles;
 		break;
-	case MR_OP_DMA_OUT:
+	case MR_I_DMA_OUT:
 		s->end = s->done = s->start + 1;
 		break;
 	default:
 		if (mr_isa_queue(i) == MR_ISA_VXM)
 			s->done += c->vector_latency;
-		else if (i->op != MR_OP_RECV)
+		else if (i->op != MR_I_RECV)
 			s->done += c->mem_latency;
 	}
 }
@@ -250,8 +250,8 @@ static uint32_t walk_range(struct walk *w, uint32_t k)
 {
 	const struct mr_container *c = &w->p->c;
 
-	for (; k < c->sched->icu && c->icu[k].op != MR_OP_END; k++) {
-		if (c->icu[k].op == MR_OP_NOP) {
+	for (; k < c->sched->icu && c->icu[k].op != MR_I_END; k++) {
+		if (c->icu[k].op == MR_I_NOP) {
 			walk_body(w, &c->icu[k]);
 			continue;
 		}

@@ -134,7 +134,7 @@ void mr_emit_body_end(struct emitter *e)
 
 	if (e->end.a > UINT32_MAX || e->end.b > UINT16_MAX || e->body == UINT16_MAX)
 		e->status = MR_E_NOT_SUPPORTED;
-	append_icu(e, (struct mr_isa){.op = MR_OP_NOP,
+	append_icu(e, (struct mr_isa){.op = MR_I_NOP,
 				      .form = (uint8_t)e->reg,
 				      .body = (uint16_t)e->body,
 				      .offset = (uint32_t)e->end.a,
@@ -155,13 +155,13 @@ void mr_emit_body_end(struct emitter *e)
 void mr_emit_loop(struct emitter *e, enum mr_isa_register reg)
 {
 	e->loop[e->depth++] = reg;
-	append_icu(e, (struct mr_isa){.op = MR_OP_LOOP, .form = (uint8_t)reg});
+	append_icu(e, (struct mr_isa){.op = MR_I_LOOP, .form = (uint8_t)reg});
 }
 
 void mr_emit_loop_end(struct emitter *e)
 {
 	e->depth--;
-	append_icu(e, (struct mr_isa){.op = MR_OP_END});
+	append_icu(e, (struct mr_isa){.op = MR_I_END});
 }
 
 /* ---- what is taken ---- */
@@ -349,7 +349,7 @@ static struct flow fetch(struct emitter *e, uint32_t chip, struct mr_isa inst, s
 struct flow mr_emit_read(struct emitter *e, const struct place *p, uint32_t interval,
 			 struct when at)
 {
-	struct mr_isa inst = blank(MR_OP_READ, p->form, p->rows, interval, p->cols);
+	struct mr_isa inst = blank(MR_I_READ, p->form, p->rows, interval, p->cols);
 
 	inst.address = (uint32_t)(p->address / 8);
 	inst.stride = p->stride;
@@ -359,7 +359,7 @@ struct flow mr_emit_read(struct emitter *e, const struct place *p, uint32_t inte
 struct flow mr_emit_gather(struct emitter *e, const struct place *p, enum mr_isa_index index,
 			   uint32_t groups, uint32_t interval, struct when at)
 {
-	struct mr_isa inst = blank(MR_OP_GATHER, p->form, p->rows, interval, p->cols);
+	struct mr_isa inst = blank(MR_I_GATHER, p->form, p->rows, interval, p->cols);
 	struct flow f;
 
 	inst.src[0] = (uint8_t)index;
@@ -396,7 +396,7 @@ static struct when put(struct emitter *e, const struct flow *f, struct mr_isa in
 void mr_emit_write(struct emitter *e, const struct flow *f, struct place *p)
 {
 	struct mr_isa inst =
-		blank(MR_OP_WRITE, p->form & (uint8_t)~MR_F_TILE, f->rows, f->interval, p->cols);
+		blank(MR_I_WRITE, p->form & (uint8_t)~MR_F_TILE, f->rows, f->interval, p->cols);
 	uint64_t bank = p->address / e->bank_bytes;
 
 	inst.address = (uint32_t)(p->address / 8);
@@ -407,7 +407,7 @@ void mr_emit_write(struct emitter *e, const struct flow *f, struct place *p)
 
 void mr_emit_scatter(struct emitter *e, const struct flow *f, uint64_t address, uint32_t groups)
 {
-	struct mr_isa inst = blank(MR_OP_SCATTER, f->form, f->rows, f->interval, f->cols);
+	struct mr_isa inst = blank(MR_I_SCATTER, f->form, f->rows, f->interval, f->cols);
 
 	inst.address = (uint32_t)(address / 8);
 	inst.src[2] = (uint8_t)groups;
@@ -441,11 +441,11 @@ struct flow mr_emit_vector(struct emitter *e, uint32_t chip, enum mr_isa_op op,
 			   const struct source s[3], uint32_t rows, uint32_t cols, uint8_t flags,
 			   uint32_t interval, struct when t)
 {
-	uint8_t type = op == MR_OP_CVT ? MR_T_F16 : op == MR_OP_QUANT32 ? MR_T_Q8 : MR_T_F32;
-	int reduces = op == MR_OP_SUM || op == MR_OP_SUMSQ || op == MR_OP_RMAX;
-	uint32_t sources = op == MR_OP_FILL                      ? 0
-			   : op == MR_OP_FMA || op == MR_OP_MUL3 ? 3
-			   : reduces || op == MR_OP_CVT || op == MR_OP_QUANT32 || op == MR_OP_RSQRT
+	uint8_t type = op == MR_I_CVT ? MR_T_F16 : op == MR_I_QUANT32 ? MR_T_Q8 : MR_T_F32;
+	int reduces = op == MR_I_SUM || op == MR_I_SUMSQ || op == MR_I_RMAX;
+	uint32_t sources = op == MR_I_FILL                     ? 0
+			   : op == MR_I_FMA || op == MR_I_MUL3 ? 3
+			   : reduces || op == MR_I_CVT || op == MR_I_QUANT32 || op == MR_I_RSQRT
 				   ? 1
 				   : 2;
 	struct mr_isa inst = blank(op, (uint8_t)(MR_T_F32 | flags), rows, interval, cols);
@@ -460,7 +460,7 @@ struct flow mr_emit_vector(struct emitter *e, uint32_t chip, enum mr_isa_op op,
 			inst.address = mr_isa_bits(s[k].immediate);
 		}
 	}
-	if (op == MR_OP_FILL)
+	if (op == MR_I_FILL)
 		inst.address = mr_isa_bits(s[0].immediate);
 	return vector(e, chip, inst, t, type, reduces ? 1 : cols);
 }
@@ -468,7 +468,7 @@ struct flow mr_emit_vector(struct emitter *e, uint32_t chip, enum mr_isa_op op,
 struct flow mr_emit_rsqrt(struct emitter *e, const struct flow *f, float divisor, float plus)
 {
 	struct mr_isa inst =
-		blank(MR_OP_RSQRT, (uint8_t)((f->form & 0xf0) | MR_T_F32), f->rows, f->interval, 1);
+		blank(MR_I_RSQRT, (uint8_t)((f->form & 0xf0) | MR_T_F32), f->rows, f->interval, 1);
 
 	inst.src[0] = (uint8_t)f->stream;
 	inst.address = mr_isa_bits(divisor);
@@ -481,18 +481,17 @@ struct flow mr_emit_rsqrt(struct emitter *e, const struct flow *f, float divisor
 struct when mr_emit_loadw(struct emitter *e, uint32_t chip, uint32_t type, uint64_t address,
 			  uint32_t stride, uint32_t rows, uint32_t cols)
 {
-	struct when start = e->taken[chip].mxm, end;
-	uint32_t group = type == MR_T_Q4_1X16 ? 320 : 544;
-	struct mr_isa inst = blank(MR_OP_LOADW, (uint8_t)type, rows, 0, cols);
+	struct when start = e->taken[chip].mxm, end = start;
+	uint64_t bytes = type == MR_T_F16
+				 ? 2ull * rows * cols
+				 : up(rows, 16) * (cols / 32) * (type == MR_T_Q4_1X16 ? 320 : 544);
+	struct mr_isa inst = blank(MR_I_LOADW, (uint8_t)type, rows, 0, cols);
 
 	inst.address = (uint32_t)(address / 8);
 	inst.stride = stride;
-	end = when_after(start,
-			 up(up(rows, 16) * (cols / 32) * group, e->chip->install_cycle_bytes));
 	EMIT_CHAIN(e, start)
 	{
-		end = when_after(start, up(up(rows, 16) * (cols / 32) * group,
-					   e->chip->install_cycle_bytes));
+		end = when_after(start, up(bytes, e->chip->install_cycle_bytes));
 		need(e, start, e->taken[chip].mxm);
 		change(e, &e->taken[chip].mxm, end);
 		issue(e, chip, inst, start);
@@ -534,7 +533,7 @@ struct flow mr_emit_blocks(struct emitter *e, enum mr_isa_op op, const struct fl
 			   uint64_t address, uint32_t groups, uint32_t cols, float factor)
 {
 	struct taken *t = &e->taken[x->chip];
-	int dots = op == MR_OP_DOTS;
+	int dots = op == MR_I_DOTS;
 	uint64_t passes = up(groups * up(cols, e->chip->plane_rows), e->chip->plane_count);
 	uint64_t bytes = 2ull * groups * MR_ISA_BLOCK * cols;
 	uint64_t interval = up(bytes, e->chip->sram_cycle_bytes);
@@ -577,7 +576,7 @@ struct flow mr_emit_blocks(struct emitter *e, enum mr_isa_op op, const struct fl
 
 struct flow mr_emit_hop(struct emitter *e, const struct flow *f, uint32_t to)
 {
-	struct mr_isa inst = blank(MR_OP_SEND, f->form, f->rows, f->interval, f->cols);
+	struct mr_isa inst = blank(MR_I_SEND, f->form, f->rows, f->interval, f->cols);
 	struct when *link = &e->link[f->chip * e->chips + to];
 	struct when end = rows_take(f->at, f->rows, f->form, f->interval), at, arrived;
 	uint64_t hop = up(e->chip->hop_ps, e->chip->cycle_ps);
@@ -589,7 +588,7 @@ struct flow mr_emit_hop(struct emitter *e, const struct flow *f, uint32_t to)
 	issue(e, f->chip, inst, f->at);
 	at = when_after(f->at, hop);
 	arrived = when_after(end, hop);
-	inst = blank(MR_OP_RECV, f->form, f->rows, f->interval, f->cols);
+	inst = blank(MR_I_RECV, f->form, f->rows, f->interval, f->cols);
 	inst.peer = (uint8_t)f->chip;
 	inst.dst = (uint8_t)take_stream(e, to, at, arrived);
 	issue(e, to, inst, at);
@@ -605,14 +604,14 @@ void mr_emit_host(struct emitter *e, enum mr_isa_op op, const struct place *p, u
 	inst.address = (uint32_t)(p->address / 8);
 	inst.stride = p->stride;
 	switch (op) {
-	case MR_OP_DMA_IN:
+	case MR_I_DMA_IN:
 		end = when_after(rows_take(start, p->rows, p->form, interval),
 				 e->chip->mem_latency);
 		break;
-	case MR_OP_SAMPLE:
+	case MR_I_SAMPLE:
 		end = when_after(start, mr_emit_vector_cycles(e, p->cols) + e->chip->sample_cycles);
 		break;
-	case MR_OP_RECORD:
+	case MR_I_RECORD:
 		inst = blank(op, MR_T_NONE, 0, 0, 0);
 		end = when_after(start, e->chip->record_cycles);
 		break;

@@ -229,7 +229,7 @@ static void product(struct sched *s, const struct mr_prog_segment *w, const stru
 			{
 				struct flow f = mr_emit_read(s->e, &in, every, there), sums;
 
-				mr_emit_mul(s->e, k ? MR_OP_ACC : MR_OP_MUL, &f, rows,
+				mr_emit_mul(s->e, k ? MR_I_ACC : MR_I_MUL, &f, rows,
 					    last ? &sums : NULL);
 				if (last)
 					mr_emit_write(s->e, &sums, &part);
@@ -253,13 +253,13 @@ static void norm(struct sched *s, struct place *x, const struct mr_prog_segment 
 
 	EMIT_CHAIN(s->e, t)
 	{
-		struct flow f = mr_emit_vector(s->e, x->chip, MR_OP_SUMSQ, SRC(PLACE(*x)), 1,
+		struct flow f = mr_emit_vector(s->e, x->chip, MR_I_SUMSQ, SRC(PLACE(*x)), 1,
 					       x->cols, MR_F_SLOTS, every, t);
 
 		f = mr_emit_rsqrt(s->e, &f, (float)x->cols, s->in->shape->rms_eps);
-		f = mr_emit_vector(s->e, x->chip, MR_OP_MUL3, SRC(PLACE(*x), FLOW(f), PLACE(w)), 1,
+		f = mr_emit_vector(s->e, x->chip, MR_I_MUL3, SRC(PLACE(*x), FLOW(f), PLACE(w)), 1,
 				   x->cols, MR_F_SLOTS, every, f.at);
-		f = mr_emit_vector(s->e, x->chip, MR_OP_QUANT32, SRC(FLOW(f)), 1, x->cols,
+		f = mr_emit_vector(s->e, x->chip, MR_I_QUANT32, SRC(FLOW(f)), 1, x->cols,
 				   MR_F_SLOTS, every, f.at);
 		mr_emit_write(s->e, &f, in);
 	}
@@ -271,7 +271,7 @@ static void quantize(struct sched *s, struct place *x, struct place *to)
 
 	EMIT_CHAIN(s->e, t)
 	{
-		struct flow f = mr_emit_vector(s->e, x->chip, MR_OP_QUANT32, SRC(PLACE(*x)), 1,
+		struct flow f = mr_emit_vector(s->e, x->chip, MR_I_QUANT32, SRC(PLACE(*x)), 1,
 					       x->cols, MR_F_SLOTS, row_cycles(s, x->cols), t);
 
 		mr_emit_write(s->e, &f, to);
@@ -284,7 +284,7 @@ static void add(struct sched *s, struct place *a, struct place *b, struct place 
 
 	EMIT_CHAIN(s->e, t)
 	{
-		struct flow f = mr_emit_vector(s->e, a->chip, MR_OP_ADD, SRC(PLACE(*a), PLACE(*b)),
+		struct flow f = mr_emit_vector(s->e, a->chip, MR_I_ADD, SRC(PLACE(*a), PLACE(*b)),
 					       1, a->cols, MR_F_SLOTS, row_cycles(s, a->cols), t);
 
 		mr_emit_write(s->e, &f, to);
@@ -299,16 +299,16 @@ static void gated(struct sched *s, struct place *g, struct place *u, struct plac
 
 	EMIT_CHAIN(s->e, t)
 	{
-		struct flow f = mr_emit_vector(s->e, chip, MR_OP_EXP, SRC(IMM(0), PLACE(*g)), 1,
+		struct flow f = mr_emit_vector(s->e, chip, MR_I_EXP, SRC(IMM(0), PLACE(*g)), 1,
 					       cols, MR_F_SLOTS, every, t);
 
-		f = mr_emit_vector(s->e, chip, MR_OP_ADD, SRC(FLOW(f), IMM(1)), 1, cols, MR_F_SLOTS,
+		f = mr_emit_vector(s->e, chip, MR_I_ADD, SRC(FLOW(f), IMM(1)), 1, cols, MR_F_SLOTS,
 				   every, f.at);
-		f = mr_emit_vector(s->e, chip, MR_OP_DIV, SRC(PLACE(*g), FLOW(f)), 1, cols,
+		f = mr_emit_vector(s->e, chip, MR_I_DIV, SRC(PLACE(*g), FLOW(f)), 1, cols,
 				   MR_F_SLOTS, every, f.at);
-		f = mr_emit_vector(s->e, chip, MR_OP_VMUL, SRC(FLOW(f), PLACE(*u)), 1, cols,
+		f = mr_emit_vector(s->e, chip, MR_I_VMUL, SRC(FLOW(f), PLACE(*u)), 1, cols,
 				   MR_F_SLOTS, every, f.at);
-		f = mr_emit_vector(s->e, chip, MR_OP_QUANT32, SRC(FLOW(f)), 1, cols, MR_F_SLOTS,
+		f = mr_emit_vector(s->e, chip, MR_I_QUANT32, SRC(FLOW(f)), 1, cols, MR_F_SLOTS,
 				   every, f.at);
 		mr_emit_write(s->e, &f, to);
 	}
@@ -326,13 +326,13 @@ static void turn(struct sched *s, struct place *x, struct place *to, uint64_t ad
 	EMIT_CHAIN(s->e, t)
 	{
 		struct flow a = mr_emit_gather(s->e, &angles, MR_INDEX_POSITION, 0, every, t);
-		struct flow f = mr_emit_vector(s->e, x->chip, MR_OP_CMUL, SRC(PLACE(*x), FLOW(a)),
-					       1, x->cols, MR_F_SLOTS, every, t);
+		struct flow f = mr_emit_vector(s->e, x->chip, MR_I_CMUL, SRC(PLACE(*x), FLOW(a)), 1,
+					       x->cols, MR_F_SLOTS, every, t);
 
 		if (to) {
 			mr_emit_write(s->e, &f, to);
 		} else {
-			f = mr_emit_vector(s->e, x->chip, MR_OP_CVT, SRC(FLOW(f)), 1, x->cols,
+			f = mr_emit_vector(s->e, x->chip, MR_I_CVT, SRC(FLOW(f)), 1, x->cols,
 					   MR_F_SLOTS, every, f.at);
 			mr_emit_scatter(s->e, &f, address, groups);
 		}
@@ -345,7 +345,7 @@ static void keep_values(struct sched *s, struct place *v, uint64_t address)
 
 	EMIT_CHAIN(s->e, t)
 	{
-		struct flow f = mr_emit_vector(s->e, v->chip, MR_OP_CVT, SRC(PLACE(*v)), 1, v->cols,
+		struct flow f = mr_emit_vector(s->e, v->chip, MR_I_CVT, SRC(PLACE(*v)), 1, v->cols,
 					       MR_F_SLOTS, row_cycles(s, v->cols), t);
 
 		mr_emit_scatter(s->e, &f, address, s->in->shape->kv_heads);
@@ -379,11 +379,11 @@ static void merge(struct sched *s, struct work *w, struct place *old, struct pla
 
 	EMIT_CHAIN(s->e, t)
 	{
-		struct flow f = mr_emit_vector(s->e, old->chip, MR_OP_VMUL,
+		struct flow f = mr_emit_vector(s->e, old->chip, MR_I_VMUL,
 					       SRC(PLACE(*old), PLACE(w->factor_old)), old->rows,
 					       old->cols, 0, every, t);
 
-		f = mr_emit_vector(s->e, old->chip, MR_OP_FMA,
+		f = mr_emit_vector(s->e, old->chip, MR_I_FMA,
 				   SRC(PLACE(*new), PLACE(w->factor_new), FLOW(f)), old->rows,
 				   old->cols, 0, every, f.at);
 		mr_emit_write(s->e, &f, to);
@@ -421,8 +421,8 @@ static void fill(struct sched *s, struct place *to, float value)
 
 	EMIT_CHAIN(s->e, t)
 	{
-		struct flow f = mr_emit_vector(s->e, to->chip, MR_OP_FILL, SRC(IMM(value)),
-					       to->rows, to->cols, 0, row_cycles(s, to->cols), t);
+		struct flow f = mr_emit_vector(s->e, to->chip, MR_I_FILL, SRC(IMM(value)), to->rows,
+					       to->cols, 0, row_cycles(s, to->cols), t);
 
 		mr_emit_write(s->e, &f, to);
 	}
@@ -442,16 +442,16 @@ static void tile(struct sched *s, struct work *w, uint64_t keys, uint64_t values
 	{
 		struct flow f = mr_emit_read(s->e, &q, mr_emit_vector_cycles(s->e, dim), t);
 
-		f = mr_emit_blocks(s->e, MR_OP_DOTS, &f, keys, shape->kv_heads, dim, 1.0f / root);
+		f = mr_emit_blocks(s->e, MR_I_DOTS, &f, keys, shape->kv_heads, dim, 1.0f / root);
 		mr_emit_write(s->e, &f, &w->scores);
 	}
 	scores.form |= MR_F_TILE;
 	scores.ready = w->scores.ready;
-	reduce(s, MR_OP_RMAX, &scores, &w->max_tile);
+	reduce(s, MR_I_RMAX, &scores, &w->max_tile);
 	t = when_later(scores.ready, w->max_tile.ready);
 	EMIT_CHAIN(s->e, t)
 	{
-		struct flow f = mr_emit_vector(s->e, q.chip, MR_OP_EXP,
+		struct flow f = mr_emit_vector(s->e, q.chip, MR_I_EXP,
 					       SRC(PLACE(scores), PLACE(w->max_tile)), shape->heads,
 					       MR_ISA_TILE, 0, wide, t);
 
@@ -459,17 +459,17 @@ static void tile(struct sched *s, struct work *w, uint64_t keys, uint64_t values
 	}
 	weights.form |= MR_F_TILE;
 	t = weights.ready = w->weights.ready;
-	reduce(s, MR_OP_SUM, &weights, &w->total_tile);
+	reduce(s, MR_I_SUM, &weights, &w->total_tile);
 	EMIT_CHAIN(s->e, t)
 	{
 		struct flow f = mr_emit_read(s->e, &weights, wide, t);
 
-		f = mr_emit_blocks(s->e, MR_OP_SUMS, &f, values, shape->kv_heads, dim, 0);
+		f = mr_emit_blocks(s->e, MR_I_SUMS, &f, values, shape->kv_heads, dim, 0);
 		mr_emit_write(s->e, &f, &w->sums);
 	}
-	combine(s, MR_OP_MAX, &w->max, &w->max_tile, &w->max_new);
-	combine(s, MR_OP_EXP, &w->max, &w->max_new, &w->factor_old);
-	combine(s, MR_OP_EXP, &w->max_tile, &w->max_new, &w->factor_new);
+	combine(s, MR_I_MAX, &w->max, &w->max_tile, &w->max_new);
+	combine(s, MR_I_EXP, &w->max, &w->max_new, &w->factor_old);
+	combine(s, MR_I_EXP, &w->max_tile, &w->max_new, &w->factor_new);
 	merge(s, w, &w->total, &w->total_tile, &w->total_new);
 	merge(s, w, &w->values, &w->sums, &w->values_new);
 	copy(s, &w->max_new, &w->max);
@@ -493,7 +493,7 @@ static void attend(struct sched *s, struct work *w, uint64_t keys, uint64_t valu
 	mr_emit_body_end(s->e);
 	mr_emit_loop_end(s->e);
 	body(s, MR_R_NONE);
-	combine(s, MR_OP_DIV, &w->values, &w->total, &out);
+	combine(s, MR_I_DIV, &w->values, &w->total, &out);
 	mr_emit_body_end(s->e);
 	mr_emit_loop_end(s->e);
 }
@@ -707,7 +707,7 @@ static void embed(struct sched *s)
 	for (uint32_t c = 0; c < s->in->chips; c++) {
 		struct place *table = &s->work[c].table;
 
-		mr_emit_host(s->e, MR_OP_DMA_IN, table, mr_emit_stream_cycles(s->e, table->stride));
+		mr_emit_host(s->e, MR_I_DMA_IN, table, mr_emit_stream_cycles(s->e, table->stride));
 		/* All of the table is there when its last row is. */
 		t = when_later(t, (struct when){s->in->chip->mem_latency,
 						mr_emit_stream_cycles(s->e, table->stride)});
@@ -736,9 +736,9 @@ static void sample(struct sched *s)
 
 	mr_emit_loop(s->e, MR_R_SLOTS);
 	body(s, MR_R_NONE);
-	mr_emit_host(s->e, MR_OP_DMA_OUT, &row, 0);
-	mr_emit_host(s->e, MR_OP_SAMPLE, &row, 0);
-	mr_emit_host(s->e, MR_OP_RECORD, &row, 0);
+	mr_emit_host(s->e, MR_I_DMA_OUT, &row, 0);
+	mr_emit_host(s->e, MR_I_SAMPLE, &row, 0);
+	mr_emit_host(s->e, MR_I_RECORD, &row, 0);
 	mr_emit_body_end(s->e);
 	mr_emit_loop_end(s->e);
 }

@@ -40,7 +40,7 @@ import sys
 TITLE = re.compile(r"^\.\. table:: ``struct (\w+)``, (\d+) bytes$")
 ROW = re.compile(r"^   (\d+) +(\w+)((?:\[\d+\])*) +``(\w+)``")
 BYTES = {"u8": 1, "char": 1, "u16": 2, "u32": 4, "i32": 4, "f32": 4, "u64": 8, "head": 8, "sampling": 64}
-HEADERS = ("millrace/ring.h", "millrace/lpu_spec.h", "millrace/sampling.h", "millrace/wire.h", "stddef.h")
+HEADERS = ("millrace/ring.h", "millrace/lpu_spec.h", "millrace/sampling.h", "millrace/wire.h", "userlib/spec/isa.h", "stddef.h")
 NUMBER = re.compile(r"^[| ]*(0x[0-9a-f]+)[| ]+([A-Z_]+) ")
 STATUS = re.compile(r"^[| ]*``(MR_E_\w+)``[| ]+(\d+) ")
 DOORBELLS = ("SQ_TAIL", "CQ_HEAD", "RECORD_HEAD", "ARM")
@@ -77,8 +77,9 @@ for path in sys.argv[1:]:
             at += bytes_
 sys.exit(0 if count >= 80 else f"found only {count} tables, numbers and codes")
 PY
-python3 "$work/tables.py" Documentation/abi.rst Documentation/wire.rst Documentation/lpu-spec.rst >"$work/tables.c" &&
-	${CC:-cc} -std=c11 -fsyntax-only -Iuserlib/include "$work/tables.c" ||
+python3 "$work/tables.py" Documentation/abi.rst Documentation/wire.rst Documentation/lpu-spec.rst \
+	Documentation/lpu-isa.rst >"$work/tables.c" &&
+	${CC:-cc} -std=gnu11 -fsyntax-only -Iuserlib/include -I. "$work/tables.c" ||
 	say "a table of a structure is not what the header says"
 
 # Every page parses without a warning, and the index leads to it.

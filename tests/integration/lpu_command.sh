@@ -50,6 +50,9 @@ names = {e["name"] for e in events}
 assert {"LOADW", "MUL", "READ", "RECORD", "SEND", "RECV"} <= names, names
 assert all(e["ph"] == "M" or e["dur"] >= 0 for e in events)
 PY
+# The gates hold, and a product's split by K falls outside.
+expect 0 'FP16, 8 chips +[0-9.]+ +330.0 us .* ok$' "$bin" lpu validate
+expect 0 'split by K.* outside the gate' "$bin" lpu validate
 if command -v gnuplot >/dev/null; then
 	"$bin" lpu timeline "$work/a.lpu" --chip tiny --to 2000 -o "$work/t.png" || bad=1
 	head -c 4 "$work/t.png" | grep -aq PNG || { echo "FAILED: no PNG"; bad=1; }
@@ -62,5 +65,12 @@ expect 0 '^usage: millrace lpu' "$bin" lpu --help
 # A unit that is slower than the chip file says: the pass is refused by name.
 expect 1 'E_SCHEDULE_VIOLATION' "$bin" run -m $tiny --chip tiny -p hello -n 4 --no-huge --perturb mxm.latency=+1
 expect 0 '([0-9]+) device cycles, \1 predicted' "$bin" run -m $tiny --chip tiny -p hello -n 4 --no-huge
-expect 0 '([0-9]+) device cycles, \1 predicted' "$bin" run -m $tiny --chip tiny -p hello -n 4 --no-huge --paced=100
+# Paced, no token comes before its cycles are over.
+"$bin" run -m $tiny --chip tiny -p hello -n 4 --no-huge --paced=20000 --json >"$work/paced" </dev/null 2>/dev/null
+python3 - "$work/paced" <<'PY' || { echo "FAILED: tokens came before their time"; bad=1; }
+import json, sys
+run = json.load(open(sys.argv[1]))
+assert len(run["tokens"]) == 4 and run["cycles"] == run["cycles_predicted"] > 0
+assert run["timings"]["total_ms"] >= run["cycles"] * 1e-6 * 20000, run["timings"]
+PY
 exit $bad

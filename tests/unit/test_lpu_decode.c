@@ -182,6 +182,10 @@ static void decode_and_compare(struct fixture *f, struct mr_slot slot, uint32_t 
 		uint32_t n = STEPS - done < steps ? STEPS - done : steps, seen = 0;
 		struct mr_decode_entry entry = {slot, position, token, NULL, 0, MR_DECODE_LOGITS};
 		struct mr_event event;
+		/* The step attends to the position that it is at, too. */
+		const uint32_t attends = position + 1;
+		uint64_t claimed = mr_cycles_of_steps(&dev->caps.cycles, &attends, 1, n),
+			 cycles = 0;
 		assert_int_equal(dev->work->decode(dev, &entry, 1, n, 77), 0);
 		do {
 			int got = dev->work->poll(dev, &event, 1);
@@ -196,10 +200,13 @@ static void decode_and_compare(struct fixture *f, struct mr_slot slot, uint32_t 
 					    f->logits + (size_t)(done + seen) * f->vocab,
 					    f->vocab * sizeof(float));
 			assert_true(event.cycles > 0);
+			assert_int_equal(event.predicted, event.cycles);
+			cycles += event.cycles;
 			seen++;
 		} while (event.type != MR_EVENT_DONE);
 		assert_int_equal(event.status, 0);
 		assert_int_equal(seen, n);
+		assert_int_equal(cycles, claimed);
 		done += n;
 		token = f->ids[done - 1];
 		position += n;
@@ -333,6 +340,7 @@ static void a_row_does_not_see_its_company(void **state)
 		uint32_t i = n % 9, step = n++ / 9;
 		assert_int_equal(event.slot.index, slot[i].index);
 		assert_int_equal(event.logits != NULL, i % 2 == 0);
+		assert_int_equal(event.predicted, event.cycles);
 		if (i % 3)
 			continue;
 		assert_int_equal(event.token, f.ids[step]);
@@ -439,6 +447,7 @@ static void a_stop_token_stops(void **state)
 		uint32_t k = mine ? of_slot++ : of_other++;
 		assert_int_equal(events[i].token, f.ids[k]);
 		assert_int_equal(events[i].stopped, mine && k == at);
+		assert_int_equal(events[i].predicted, events[i].cycles);
 		/* The stopped slot keeps its cycles: a step costs no less without it. */
 		if (!mine && k)
 			assert_true(events[i].cycles >= cycles);

@@ -13,6 +13,7 @@
 #include <millrace/status.h>
 
 #include "driver/compile/compile.h"
+#include "driver/compile/product.h"
 #include "driver/model/model.h"
 #include "firmware-sim/chips.h"
 #include "firmware-sim/exec.h"
@@ -305,9 +306,9 @@ static void a_loadw_made_a_nop_changes_the_logits(void **state)
 	for (uint32_t i = 0; i < n; i++) {
 		struct mr_isa was = code[i];
 
-		if (was.op != MR_OP_LOADW || loads++ % 40 != 20)
+		if (was.op != MR_I_LOADW || loads++ % 40 != 20)
 			continue;
-		code[i] = (struct mr_isa){.op = MR_OP_NOP,
+		code[i] = (struct mr_isa){.op = MR_I_NOP,
 					  .chip = was.chip,
 					  .peer = MR_ISA_MXM,
 					  .body = was.body,
@@ -338,10 +339,10 @@ static void seven_nops_move_the_record_by_seven(void **state)
 	digest(&program, &chip, &status, &before);
 	code = code_of(&program, &n);
 	/* DMA_OUT, SAMPLE, RECORD end the program; DMA_OUT gives its place to a NOP of seven cycles. */
-	assert_int_equal(code[n - 3].op, MR_OP_DMA_OUT);
-	assert_int_equal(code[n - 1].op, MR_OP_RECORD);
+	assert_int_equal(code[n - 3].op, MR_I_DMA_OUT);
+	assert_int_equal(code[n - 1].op, MR_I_RECORD);
 	code[n - 3] = code[n - 2];
-	code[n - 2] = (struct mr_isa){.op = MR_OP_NOP,
+	code[n - 2] = (struct mr_isa){.op = MR_I_NOP,
 				      .chip = code[n - 1].chip,
 				      .peer = MR_ISA_HOST,
 				      .body = code[n - 1].body,
@@ -426,9 +427,9 @@ static void claim_anew(struct mr_container *c)
 	for (uint32_t k = 0; k < c->sched->icu; k++) {
 		const struct mr_isa *i = &c->icu[k];
 
-		depth += i->op == MR_OP_LOOP;
-		depth -= i->op == MR_OP_END;
-		if (i->op != MR_OP_NOP)
+		depth += i->op == MR_I_LOOP;
+		depth -= i->op == MR_I_END;
+		if (i->op != MR_I_NOP)
 			continue;
 		*(depth == 2 ? &claim->tile : depth ? &claim->slot : &claim->base) += i->offset;
 		*(depth == 2 ? &claim->block : &claim->slot) += i->slope;
@@ -451,8 +452,8 @@ static int overlap(struct mr_container *c)
 		uint64_t at = 8ull * code[k].address;
 		uint8_t op = code[k].op;
 
-		if ((op == MR_OP_READ || op == MR_OP_WRITE || op == MR_OP_SAMPLE ||
-		     op == MR_OP_DMA_OUT) &&
+		if ((op == MR_I_READ || op == MR_I_WRITE || op == MR_I_SAMPLE ||
+		     op == MR_I_DMA_OUT) &&
 		    code[k].chip == a->chip && at >= a->address && at < a->address + a->bytes)
 			code[k].address -= by / 8;
 	}
@@ -480,15 +481,15 @@ static int mutate(enum mutation kind, struct mr_container *c)
 	case OVERLAP:
 		return overlap(c);
 	case ADDRESS:
-		if (i->op != MR_OP_READ && i->op != MR_OP_WRITE)
+		if (i->op != MR_I_READ && i->op != MR_I_WRITE)
 			return 0;
 		i->address += (draw(2) ? 1u : ~0u) * (1 + draw(64));
 		return 1;
 	case BOUND:
 		i = &icu[draw(c->sched->icu)];
-		if (i->op == MR_OP_NOP && i->offset > by)
+		if (i->op == MR_I_NOP && i->offset > by)
 			i->offset -= by;
-		else if (i->op == MR_OP_LOOP)
+		else if (i->op == MR_I_LOOP)
 			i->form = i->form == MR_R_SLOTS ? MR_R_TILES : MR_R_SLOTS;
 		else
 			return 0;
@@ -508,7 +509,7 @@ static int mutate(enum mutation kind, struct mr_container *c)
 			return 0;
 		return 1;
 	default:
-		*i = (struct mr_isa){.op = MR_OP_NOP,
+		*i = (struct mr_isa){.op = MR_I_NOP,
 				     .chip = i->chip,
 				     .peer = (uint8_t)mr_isa_queue(i),
 				     .body = i->body,
@@ -581,6 +582,33 @@ static void mutants_are_caught(void **state)
 	mr_program_free(&program);
 }
 
+static void products_of_shapes_are_scheduled(void **state)
+{
+	static struct mr_shape_file shape;
+	static const char text[] = "name p\ntype f16\nproduct p 40 1280 1024 1\n";
+	struct mr_chip tsp = chip_of("tsp1"), mr1 = chip_of("mr1"), small = tsp;
+	struct mr_product_plan one, two, by_k;
+	char why[256] = "";
+
+	assert_int_equal(mr_shape_parse(text, sizeof(text) - 1, &shape, NULL, 0), 0);
+	assert_int_equal(mr_product_plan(&shape, &tsp, 1, 0, &one, why, sizeof(why)), 0);
+	if (mr_product_plan(&shape, &tsp, 2, 0, &two, why, sizeof(why)))
+		fail_msg("%s", why);
+	if (mr_product_plan(&shape, &tsp, 2, 1, &by_k, why, sizeof(why)))
+		fail_msg("%s", why);
+	/* 2 x 4 tiles, 40 rows at two cycles, 40 cycles to install each: at least so much, and less on two chips. */
+	assert_true(one.cycles > 8 * (80 + 40));
+	assert_true(two.cycles > 4 * (80 + 40));
+	assert_true(two.instructions > one.instructions && by_k.cycles > two.cycles);
+	assert_int_equal(mr_product_plan(&shape, &mr1, 2, 0, &two, why, sizeof(why)),
+			 MR_E_NOT_SUPPORTED);
+	assert_int_equal(mr_product_plan(&shape, &tsp, 3, 0, &two, why, sizeof(why)),
+			 MR_E_NOT_SUPPORTED);
+	small.sram_bytes = 1 << 20;
+	assert_int_equal(mr_product_plan(&shape, &small, 2, 0, &two, why, sizeof(why)),
+			 MR_E_SRAM_FULL);
+}
+
 static int open_model(void **state)
 {
 	return mr_model_open(MR_TEST_DATA "/tiny.gguf", &model, NULL, 0);
@@ -605,6 +633,7 @@ int main(void)
 		cmocka_unit_test(no_schedule_survives_a_wrong_latency),
 		cmocka_unit_test(compiling_is_deterministic),
 		cmocka_unit_test(mutants_are_caught),
+		cmocka_unit_test(products_of_shapes_are_scheduled),
 	};
 
 	return cmocka_run_group_tests(tests, open_model, close_model);

@@ -20,6 +20,8 @@ uint64_t mr_layout_bytes(uint32_t layout, uint32_t rows, uint32_t cols)
 	switch (layout) {
 	case MR_LAYOUT_F32:
 		return (uint64_t)rows * cols > UINT32_MAX ? 0 : (uint64_t)rows * cols * 4;
+	case MR_LAYOUT_F16:
+		return (uint64_t)rows * cols > UINT32_MAX ? 0 : (uint64_t)rows * cols * 2;
 	case MR_LAYOUT_Q4_1X16:
 		return cols % 32 || groups > UINT32_MAX ? 0 : groups * 320;
 	case MR_LAYOUT_Q8_0X16:

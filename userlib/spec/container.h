@@ -67,6 +67,7 @@ enum mr_layout {
 	MR_LAYOUT_F32 = 1,     /* rows x cols floats */
 	MR_LAYOUT_Q4_1X16 = 2, /* ceil(rows/16) x cols/32 groups of 320 bytes */
 	MR_LAYOUT_Q8_0X16 = 3, /* ceil(rows/16) x cols/32 groups of 544 bytes */
+	MR_LAYOUT_F16 = 4,     /* rows x cols halves; of shape files' products */
 };
 
 /* A tensor's place. The segments of one chip come in ascending address and do not overlap. */
@@ -224,7 +225,8 @@ int mr_container_verify(const struct mr_container *c, const struct mr_chip *chip
 /*
  * verify.c, for a schedule: replays it with timing code of its own and refuses with
  * MR_E_SCHEDULE_VIOLATION what does not come out (Documentation/lpu-isa.rst lists it), with
- * MR_E_FORMAT or MR_E_RANGE what makes no sense. The tables were checked before.
+ * MR_E_FORMAT or MR_E_RANGE what makes no sense. The tables were checked before. Of a shape's program, which no
+ * device takes, @c holds header, segments, claims, chips, schedule and a reference header with vocab 0.
  */
 struct mr_spec_why;
 int mr_schedule_verify(const struct mr_container *c, const struct mr_chip *chip,

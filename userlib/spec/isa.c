@@ -4,8 +4,8 @@
 const char *mr_isa_name(uint8_t op)
 {
 	switch (op) {
-#define X(name, code)      \
-	case MR_OP_##name: \
+#define X(name, code)     \
+	case MR_I_##name: \
 		return #name;
 		MR_ISA_OPS(X)
 #undef X

@@ -63,7 +63,7 @@ enum mr_isa_unit {
 	X(RECORD, 0x63)
 
 enum mr_isa_op {
-#define X(name, code) MR_OP_##name = code,
+#define X(name, code) MR_I_##name = code,
 	MR_ISA_OPS(X)
 #undef X
 };
@@ -159,9 +159,9 @@ _Static_assert(sizeof(struct mr_sched_area) == 64, "schedule area");
 
 static inline uint32_t mr_isa_queue(const struct mr_isa *i)
 {
-	return i->op == MR_OP_NOP                               ? i->peer
-	       : i->op == MR_OP_WRITE || i->op == MR_OP_SCATTER ? MR_ISA_WRITES
-								: i->op >> 4;
+	return i->op == MR_I_NOP                              ? i->peer
+	       : i->op == MR_I_WRITE || i->op == MR_I_SCATTER ? MR_ISA_WRITES
+							      : i->op >> 4;
 }
 
 static inline float mr_isa_float(uint32_t bits)

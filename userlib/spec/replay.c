@@ -43,7 +43,7 @@ static int add_up(const struct mr_container *c, struct sums *s, struct mr_spec_w
 		const struct mr_isa *i = &c->icu[k];
 		int ok = blank_icu(i);
 
-		if (ok && i->op == MR_OP_NOP) {
+		if (ok && i->op == MR_I_NOP) {
 			ok = i->form == MR_R_NONE    ? !i->slope
 			     : i->form == MR_R_SLOTS ? depth == 0
 						     : i->form == MR_R_BLOCKS && depth == 2;
@@ -52,20 +52,23 @@ static int add_up(const struct mr_container *c, struct sums *s, struct mr_spec_w
 			if (depth == 1)
 				s->last = i->offset;
 			*(depth == 2 ? &s->block : &s->slot) += i->slope;
-		} else if (ok && i->op == MR_OP_LOOP) {
+		} else if (ok && i->op == MR_I_LOOP) {
 			ok = i->form == (depth == 0 ? MR_R_SLOTS : MR_R_TILES) && depth < 2 &&
 			     !i->offset && !i->slope && !i->body;
 			depth++;
 		} else if (ok) {
-			ok = i->op == MR_OP_END && depth && !i->form && !i->offset && !i->slope &&
+			ok = i->op == MR_I_END && depth && !i->form && !i->offset && !i->slope &&
 			     !i->body;
 			depth--;
 		}
 		if (!ok)
 			return mr_spec_why(why, MR_E_FORMAT, "the ICU's instruction %u", k);
 	}
-	if (depth || c->sched->icu < 3 || c->icu[c->sched->icu - 1].op != MR_OP_END ||
-	    c->icu[c->sched->icu - 2].op != MR_OP_NOP)
+	/* A shape's program makes no tokens, and need not end in sampling. */
+	if (!depth && !c->ref->vocab)
+		return 0;
+	if (depth || c->sched->icu < 3 || c->icu[c->sched->icu - 1].op != MR_I_END ||
+	    c->icu[c->sched->icu - 2].op != MR_I_NOP)
 		return mr_spec_why(why, MR_E_FORMAT, "the ICU's queue does not end in a loop");
 	return 0;
 }
@@ -169,13 +172,16 @@ static int run_body(struct replay *r, const struct mr_isa *icu, uint32_t *at)
 		uint64_t start = r->now + i->offset + i->slope * value + *skew;
 
 		r->index = *at;
-		if (i->op == MR_OP_NOP)
+		r->effort += 32;
+		if (i->op == MR_I_NOP)
 			*skew += i->offset;
 		else if (start < r->part[i->chip].queue[mr_isa_queue(i)])
 			status = mr_replay_refuse(r, i, MR_E_SCHEDULE_VIOLATION,
 						  "starts before the one ahead of it");
 		else
 			status = mr_replay_rule(r, i, start);
+		if (!status && r->effort > REPLAY_EFFORT)
+			status = mr_spec_why(r->why, MR_E_TOO_LARGE, "more than a device replays");
 		r->part[i->chip].queue[mr_isa_queue(i)] = start;
 	}
 	r->now = r->body_end;
@@ -187,8 +193,8 @@ static uint32_t end_of(const struct mr_container *c, uint32_t loop)
 	uint32_t depth = 0, k = loop;
 
 	do {
-		depth += c->icu[k].op == MR_OP_LOOP;
-		depth -= c->icu[k].op == MR_OP_END;
+		depth += c->icu[k].op == MR_I_LOOP;
+		depth -= c->icu[k].op == MR_I_END;
 		k++;
 	} while (depth);
 	return k - 1;
@@ -202,7 +208,7 @@ static int run_range(struct replay *r, uint32_t from, uint32_t to, uint32_t *at)
 		const struct mr_isa *icu = &r->c->icu[k];
 		uint32_t first = *at, end, times;
 
-		if (icu->op == MR_OP_NOP) {
+		if (icu->op == MR_I_NOP) {
 			status = run_body(r, icu, at);
 			continue;
 		}
@@ -247,7 +253,7 @@ static int replay(struct replay *r, uint32_t slots, uint32_t blocks)
 	r->blocks = blocks;
 	r->now = r->slot = r->in_slot = r->in_tile = 0;
 	status = run_range(r, 0, r->c->sched->icu, &at);
-	if (!status && (r->records != 1 || r->record_end != r->now))
+	if (!status && r->c->ref->vocab && (r->records != 1 || r->record_end != r->now))
 		status = mr_spec_why(r->why, MR_E_SCHEDULE_VIOLATION,
 				     "the program does not end with one RECORD");
 	return status;
@@ -278,6 +284,8 @@ static int check_chips(const struct mr_container *c, const struct mr_chip *chip,
 		    s->work_bytes > kv - s->work_address || s->reserved0 || s->reserved[0] ||
 		    s->reserved[1] || s->reserved[2] || s->reserved[3])
 			return mr_spec_why(why, MR_E_FORMAT, "chip %u: work area", k);
+		if (!c->ref->vocab)
+			continue;
 		if (s->table_address % 8 || s->table_stride % 4 ||
 		    s->table_stride < sizeof(struct mr_isa_slot) + 4 * blocks ||
 		    s->table_address < s->work_address ||

@@ -9,6 +9,7 @@
 #define REPLAY_STREAMS 128u
 #define REPLAY_PORTS   256u
 #define REPLAY_KV      8192u /* SCATTERs of a step and chip */
+#define REPLAY_EFFORT  (1ull << 31)
 
 /* Rows on a stream, or under way to another chip. */
 struct passing {
@@ -39,7 +40,7 @@ struct replay_chip {
 	/* the installed tile, and the sums begun */
 	uint64_t weights_ready;
 	uint32_t outputs, inputs, sums_outputs, sums_rows;
-	uint32_t installed, used, summing;
+	uint32_t installed, used, summing, halves;
 	uint32_t *
 		word; /* [work_bytes / 4]: 1 + the cycle since which it may be read, 0 = never written */
 	struct kv_part *kv;
@@ -63,6 +64,8 @@ struct replay {
 	uint32_t samples; /* SAMPLEs before it */
 	uint64_t record_end;
 	uint32_t index; /* of the instruction, for the sentence */
+	uint64_t
+		effort; /* instructions and words looked at, so that no program keeps a device for hours */
 };
 
 static inline uint64_t replay_ceil(uint64_t a, uint64_t b)

@@ -91,7 +91,7 @@ static int put(struct replay *r, const struct mr_isa *i, struct passing p)
 	if (i->dst >= r->chip->streams)
 		return bad(r, i, "no such stream");
 	for (int k = 0; k < 3; k++)
-		if (i->op != MR_OP_GATHER && i->src[k] == i->dst)
+		if (i->op != MR_I_GATHER && i->src[k] == i->dst)
 			return bad(r, i, "reads the stream that it writes");
 	s = &part_of(r, i)->stream[i->dst];
 	if (s->there && s->end > p.start)
@@ -183,6 +183,7 @@ static int readable(struct replay *r, const struct mr_isa *i, const struct span 
 {
 	const struct mr_prog_segment *seg;
 
+	r->effort += s->rows * s->bytes / 4;
 	if (in_work(r, i->chip, s)) {
 		const uint32_t *word = part_of(r, i)->word;
 		uint64_t base = s->address - r->c->sched_chips[i->chip].work_address;
@@ -200,7 +201,8 @@ static int readable(struct replay *r, const struct mr_isa *i, const struct span 
 		return 0;
 	}
 	seg = segment_at(r, i->chip, s->address);
-	if (!seg || seg->layout != MR_LAYOUT_F32 || mr_isa_type(i) != MR_T_F32 ||
+	if (!seg || seg->layout != (mr_isa_type(i) == MR_T_F16 ? MR_LAYOUT_F16 : MR_LAYOUT_F32) ||
+	    (mr_isa_type(i) != MR_T_F32 && mr_isa_type(i) != MR_T_F16) ||
 	    (s->rows - 1) * s->stride > seg->bytes || last_of(s) >= seg->address + seg->bytes)
 		return bad(r, i, "an address outside work area and tables");
 	return 0;
@@ -253,6 +255,7 @@ static int writable(struct replay *r, const struct mr_isa *i, const struct span 
 		if (p->read[k].end > start && overlap(&p->read[k], s))
 			return late(r, i, "writes what is being read");
 	base = s->address - r->c->sched_chips[i->chip].work_address;
+	r->effort += s->rows * s->bytes / 4;
 	for (uint64_t k = 0; k < s->rows; k++) {
 		uint64_t first = (base + k * s->stride) / 4;
 		uint64_t end = (base + k * s->stride + s->bytes + 3) / 4;
@@ -438,28 +441,49 @@ static int mxm_until(struct replay *r, const struct mr_isa *i, uint64_t start, u
 	return done_by(r, i, end);
 }
 
+/* A matrix type: its layout, the chip's bit, bytes of what a tile's address counts in, and how planes take it. */
+struct matrix {
+	uint32_t layout, bit;
+	uint32_t group;  /* outputs that lie side by side */
+	uint32_t inputs; /* of a block */
+	uint32_t block;  /* its bytes */
+	uint32_t halves; /* FP16 takes half of a plane's inputs and two cycles a row */
+};
+
+static int matrix_of(uint32_t type, struct matrix *m)
+{
+	*m = type == MR_T_Q4_1X16
+		     ? (struct matrix){MR_LAYOUT_Q4_1X16, MR_CHIP_TYPE_Q4_1, 16, 32, 320, 1}
+	     : type == MR_T_Q8_0X16
+		     ? (struct matrix){MR_LAYOUT_Q8_0X16, MR_CHIP_TYPE_Q8_0, 16, 32, 544, 1}
+		     : (struct matrix){MR_LAYOUT_F16, MR_CHIP_TYPE_F16, 1, 1, 2, 2};
+	return type == MR_T_Q4_1X16 || type == MR_T_Q8_0X16 || type == MR_T_F16;
+}
+
 static int rule_loadw(struct replay *r, const struct mr_isa *i, uint64_t start)
 {
 	struct replay_chip *p = part_of(r, i);
 	const struct mr_prog_segment *s = segment_at(r, i->chip, 8ull * i->address);
-	uint32_t q4 = mr_isa_type(i) == MR_T_Q4_1X16, block = q4 ? 320 : 544;
-	uint64_t groups = replay_ceil(i->rows, 16), at, end;
-	uint64_t tiles = replay_ceil(i->cols, r->chip->plane_rows) *
-			 replay_ceil(i->rows, r->chip->plane_cols);
+	uint64_t at, end, inputs, tiles;
+	struct matrix m;
 
-	if (!unused(i, 0) || i->dst != MR_ISA_NONE || i->peer || i->interval || i->form & 0xf0 ||
-	    !i->rows || !i->cols || i->cols % 32 || i->cols > COLS_MAX ||
-	    (!q4 && mr_isa_type(i) != MR_T_Q8_0X16) || !s ||
-	    s->layout != (q4 ? MR_LAYOUT_Q4_1X16 : MR_LAYOUT_Q8_0X16) ||
-	    i->stride != s->cols / 32 * block)
+	if (!matrix_of(mr_isa_type(i), &m) || !unused(i, 0) || i->dst != MR_ISA_NONE || i->peer ||
+	    i->interval || i->form & 0xf0 || !i->rows || !i->cols || i->cols % m.inputs ||
+	    i->cols > COLS_MAX || !(r->chip->types & m.bit) || !s || s->layout != m.layout ||
+	    i->stride != (uint64_t)s->cols / m.inputs * m.block)
 		return bad(r, i, "fields, or no such matrix");
 	at = 8ull * i->address - s->address;
-	if (at % i->stride % block || at % i->stride / block + i->cols / 32 > s->cols / 32 ||
-	    at / i->stride * 16 + i->rows > s->rows)
+	if (at % i->stride % m.block ||
+	    at % i->stride / m.block + i->cols / m.inputs > s->cols / m.inputs ||
+	    at / i->stride * m.group + i->rows > s->rows)
 		return bad(r, i, "a tile outside its matrix");
+	inputs = r->chip->plane_rows / m.halves;
+	tiles = inputs ? replay_ceil(i->cols, inputs) * replay_ceil(i->rows, r->chip->plane_cols)
+		       : UINT64_MAX;
 	if (tiles > r->chip->plane_count)
 		return bad(r, i, "a tile larger than the planes");
-	end = start + replay_ceil(groups * (i->cols / 32) * block, r->chip->install_cycle_bytes);
+	end = start + replay_ceil(replay_ceil(i->rows, m.group) * (i->cols / m.inputs) * m.block,
+				  r->chip->install_cycle_bytes);
 	if (p->installed && !p->used)
 		return late(r, i, "nothing used the weights before these");
 	p->installed = 1;
@@ -467,6 +491,7 @@ static int rule_loadw(struct replay *r, const struct mr_isa *i, uint64_t start)
 	p->weights_ready = end;
 	p->outputs = i->rows;
 	p->inputs = i->cols;
+	p->halves = m.halves;
 	return mxm_until(r, i, start, end);
 }
 
@@ -477,22 +502,28 @@ static int rule_mul(struct replay *r, const struct mr_isa *i, uint64_t start)
 	struct passing *x = NULL;
 	int status = check_flags(r, i, MR_F_SLOTS);
 
-	if (!status && (!unused(i, 1) || i->peer || i->address || mr_isa_type(i) != MR_T_Q8))
+	if (!status && (!unused(i, 1) || i->peer || i->address ||
+			(mr_isa_type(i) != MR_T_Q8 && mr_isa_type(i) != MR_T_F16)))
 		status = bad(r, i, "fields");
 	if (!status)
 		status = take(r, i, 0, start, rows, i->interval, &x);
-	if (!status && (x->rows != rows || x->type != MR_T_Q8 || x->cols != i->cols || x->groups))
+	if (!status &&
+	    (x->rows != rows || x->type != mr_isa_type(i) || x->cols != i->cols || x->groups))
 		status = late(r, i, "other rows pass in this cycle");
 	if (!status && (!p->installed || p->weights_ready > start))
 		status = late(r, i, "the weights are not installed yet");
+	if (!status && (p->halves == 2) != (mr_isa_type(i) == MR_T_F16))
+		status = late(r, i, "weights of another type are installed");
+	if (!status && i->interval < p->halves)
+		status = late(r, i, "rows too quick for the planes");
 	if (!status && (p->used || p->inputs != i->cols || p->outputs != i->stride))
 		status = late(r, i, "these are not the weights that are installed");
-	if (!status && i->op == MR_OP_ACC &&
+	if (!status && i->op == MR_I_ACC &&
 	    (!p->summing || p->sums_outputs != i->stride || p->sums_rows != i->rows))
 		status = late(r, i, "no such sums were begun");
 	if (!status)
 		status = mxm_until(r, i, start, end);
-	if (!status && i->op == MR_OP_MUL && p->summing)
+	if (!status && i->op == MR_I_MUL && p->summing)
 		status = late(r, i, "the sums before these went nowhere");
 	if (status)
 		return status;
@@ -514,7 +545,7 @@ static int rule_mul(struct replay *r, const struct mr_isa *i, uint64_t start)
 
 static int rule_blocks(struct replay *r, const struct mr_isa *i, uint64_t start)
 {
-	int dots = i->op == MR_OP_DOTS;
+	int dots = i->op == MR_I_DOTS;
 	uint64_t blocks = rows_of(r, i), rows = i->stride;
 	uint64_t in = replay_ceil(dots ? i->cols : MR_ISA_TILE, r->chip->vector_lanes);
 	uint64_t out = replay_ceil(dots ? MR_ISA_TILE : i->cols, r->chip->vector_lanes);
@@ -557,17 +588,17 @@ static int rule_blocks(struct replay *r, const struct mr_isa *i, uint64_t start)
 static int sources_of(uint8_t op)
 {
 	switch (op) {
-	case MR_OP_FILL:
+	case MR_I_FILL:
 		return 0;
-	case MR_OP_MUL3:
-	case MR_OP_FMA:
+	case MR_I_MUL3:
+	case MR_I_FMA:
 		return 3;
-	case MR_OP_RSQRT:
-	case MR_OP_SUM:
-	case MR_OP_SUMSQ:
-	case MR_OP_RMAX:
-	case MR_OP_CVT:
-	case MR_OP_QUANT32:
+	case MR_I_RSQRT:
+	case MR_I_SUM:
+	case MR_I_SUMSQ:
+	case MR_I_RMAX:
+	case MR_I_CVT:
+	case MR_I_QUANT32:
 		return 1;
 	default:
 		return 2;
@@ -588,7 +619,7 @@ static int check_source(struct replay *r, const struct mr_isa *i, int k, uint64_
 		return status;
 	if (p->type != MR_T_F32 || p->groups || p->cols > i->cols || i->cols % p->cols ||
 	    (p->rows != 1 && p->rows != rows) || (sources_of(i->op) == 1 && p->cols != i->cols) ||
-	    (i->op == MR_OP_CMUL && (k ? p->cols % 16 : p->cols != i->cols)))
+	    (i->op == MR_I_CMUL && (k ? p->cols % 16 : p->cols != i->cols)))
 		return late(r, i, "other rows pass in this cycle");
 	*tile |= p->tile;
 	return 0;
@@ -598,21 +629,20 @@ static int rule_vector(struct replay *r, const struct mr_isa *i, uint64_t start)
 {
 	uint64_t rows = rows_of(r, i), end = start + rows * i->interval;
 	int n = sources_of(i->op);
-	int reduces = i->op == MR_OP_SUM || i->op == MR_OP_SUMSQ || i->op == MR_OP_RMAX;
+	int reduces = i->op == MR_I_SUM || i->op == MR_I_SUMSQ || i->op == MR_I_RMAX;
 	uint32_t tile = 0;
 	int status = check_flags(r, i, MR_F_SLOTS);
 
 	if (!status &&
 	    (!unused(i, n) || i->peer || mr_isa_type(i) != MR_T_F32 ||
-	     (i->op == MR_OP_CVT && i->cols % 16) || (i->op == MR_OP_CMUL && i->cols % 16) ||
-	     (i->op == MR_OP_QUANT32 && i->cols % 32)))
+	     (i->op == MR_I_CVT && i->cols % 16) || (i->op == MR_I_CMUL && i->cols % 16) ||
+	     (i->op == MR_I_QUANT32 && i->cols % 32)))
 		status = bad(r, i, "fields");
 	if (!status && i->interval < replay_ceil(i->cols, r->chip->vector_lanes))
 		status = late(r, i, "rows too quick for the lanes");
 	for (int k = 0; !status && k < n; k++)
 		status = check_source(r, i, k, start, rows, &tile);
-	if (!status && tile &&
-	    (i->op == MR_OP_CVT || i->op == MR_OP_QUANT32 || i->op == MR_OP_CMUL))
+	if (!status && tile && (i->op == MR_I_CVT || i->op == MR_I_QUANT32 || i->op == MR_I_CMUL))
 		status = bad(r, i, "a row of which elements are absent");
 	if (!status)
 		status = port(r, i, ALUS, r->chip->vector_alus, (struct busy){start, end, 0, 0});
@@ -621,9 +651,9 @@ static int rule_vector(struct replay *r, const struct mr_isa *i, uint64_t start)
 			    (struct passing){.start = start + r->chip->vector_latency,
 					     .rows = (uint32_t)rows,
 					     .interval = i->interval,
-					     .type = i->op == MR_OP_CVT       ? MR_T_F16
-						     : i->op == MR_OP_QUANT32 ? MR_T_Q8
-									      : MR_T_F32,
+					     .type = i->op == MR_I_CVT       ? MR_T_F16
+						     : i->op == MR_I_QUANT32 ? MR_T_Q8
+									     : MR_T_F32,
 					     .cols = reduces ? 1 : i->cols,
 					     .tile = reduces ? 0 : tile});
 }
@@ -693,7 +723,7 @@ static int rule_host(struct replay *r, const struct mr_isa *i, uint64_t start)
 	if (start < p->host_free)
 		return late(r, i, "the unit is still at work");
 	switch (i->op) {
-	case MR_OP_DMA_IN: {
+	case MR_I_DMA_IN: {
 		const struct mr_sched_chip *c = &r->c->sched_chips[i->chip];
 
 		status = check_flags(r, i, MR_F_SLOTS);
@@ -709,14 +739,14 @@ static int rule_host(struct replay *r, const struct mr_isa *i, uint64_t start)
 		p->table_ready = end;
 		break;
 	}
-	case MR_OP_DMA_OUT:
-	case MR_OP_SAMPLE:
+	case MR_I_DMA_OUT:
+	case MR_I_SAMPLE:
 		if (!r->in_slot || i->form != (MR_T_F32 | MR_F_SLOT) || i->rows != 1 ||
 		    i->interval || i->cols != r->c->ref->vocab)
 			return bad(r, i, "fields");
 		status = readable(r, i, &s, start);
-		r->samples += i->op == MR_OP_SAMPLE;
-		if (i->op == MR_OP_SAMPLE)
+		r->samples += i->op == MR_I_SAMPLE;
+		if (i->op == MR_I_SAMPLE)
 			end = start + replay_ceil(i->cols, r->chip->vector_lanes) +
 			      r->chip->sample_cycles;
 		break;
@@ -735,33 +765,33 @@ static int rule_host(struct replay *r, const struct mr_isa *i, uint64_t start)
 int mr_replay_rule(struct replay *r, const struct mr_isa *i, uint64_t start)
 {
 	switch (i->op) {
-	case MR_OP_READ:
+	case MR_I_READ:
 		return rule_read(r, i, start);
-	case MR_OP_WRITE:
+	case MR_I_WRITE:
 		return rule_write(r, i, start);
-	case MR_OP_GATHER:
+	case MR_I_GATHER:
 		return rule_gather(r, i, start);
-	case MR_OP_SCATTER:
+	case MR_I_SCATTER:
 		return rule_scatter(r, i, start);
-	case MR_OP_LOADW:
+	case MR_I_LOADW:
 		return rule_loadw(r, i, start);
-	case MR_OP_MUL:
-	case MR_OP_ACC:
+	case MR_I_MUL:
+	case MR_I_ACC:
 		return rule_mul(r, i, start);
-	case MR_OP_DOTS:
-	case MR_OP_SUMS:
+	case MR_I_DOTS:
+	case MR_I_SUMS:
 		return rule_blocks(r, i, start);
-	case MR_OP_SEND:
+	case MR_I_SEND:
 		return rule_send(r, i, start);
-	case MR_OP_RECV:
+	case MR_I_RECV:
 		return rule_recv(r, i, start);
-	case MR_OP_DMA_IN:
-	case MR_OP_DMA_OUT:
-	case MR_OP_SAMPLE:
-	case MR_OP_RECORD:
+	case MR_I_DMA_IN:
+	case MR_I_DMA_OUT:
+	case MR_I_SAMPLE:
+	case MR_I_RECORD:
 		return rule_host(r, i, start);
 	default:
-		if (i->op < MR_OP_ADD || i->op > MR_OP_QUANT32)
+		if (i->op < MR_I_ADD || i->op > MR_I_QUANT32)
 			return bad(r, i, "no such instruction");
 		return rule_vector(r, i, start);
 	}
