@@ -164,6 +164,9 @@ static void a_server_that_goes_and_comes_back(void **state)
 	assert_int_equal(got, MR_E_DISCONNECTED);
 	assert_int_equal(dev->work->arm(dev), 1);
 	assert_int_equal(dev->admin->reset(dev), MR_E_NOT_FOUND);
+	assert_int_equal(dev->work->poll(dev, &event, 1), 1); /* given up, and its end is told */
+	assert_int_equal(event.tag, 99);
+	assert_int_equal(event.status, MR_E_DEVICE);
 	assert_int_equal(dev->work->poll(dev, &event, 1), MR_E_NOT_FOUND);
 
 	/* Another device in its place: it has no program until the driver brings it. */
