@@ -157,6 +157,11 @@ static void feel_ecc(void *arg, uint64_t corrected, uint64_t uncorrected)
 	mr_sim_ecc(arg, corrected, uncorrected);
 }
 
+static void feel_lost_word(void *arg)
+{
+	mr_sim_fault(arg, "ecc-lost");
+}
+
 static void feel_assert(void *arg)
 {
 	mr_sim_assert(arg);
@@ -173,8 +178,8 @@ static int open_bus(struct options *o, struct conform *t, struct mr_lpu_port *po
 		status = mr_sim_create(&o->sim, port);
 		if (!status)
 			status = mr_bus_local_open(port, &t->bus);
-		t->stimulus =
-			(struct conform_stimulus){feel_temperature, feel_ecc, feel_assert, port};
+		t->stimulus = (struct conform_stimulus){feel_temperature, feel_ecc, feel_lost_word,
+							feel_assert, port};
 	} else if (!strncmp(o->bus, VFIO, sizeof(VFIO) - 1)) {
 		const struct mr_vfio_options v = {
 			.address = o->bus + sizeof(VFIO) - 1,

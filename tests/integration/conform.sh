@@ -57,7 +57,7 @@ lines() {
 }
 
 status 0 --bus local --profile "$work/profile" --report "$work/report"
-lines local 4
+lines local 3
 python3 - "$work/report" "$rules" <<'PY' || say "the report"
 import json
 import sys
@@ -75,7 +75,7 @@ PY
 "$bin" lpu compile -m tests/tiny.gguf --chip tiny --chips 2 --batch 4 --context 128 -o "$work/program" >"$work/out" 2>&1 ||
 	say "lpu compile: $(cat "$work/out")"
 status 0 --bus local --profile "$work/profile" -m tests/tiny.gguf --program "$work/program"
-lines 'local, schedule' 4
+lines 'local, schedule' 3
 
 start
 status 0 --bus "vfio-user:$work/s" --profile "$work/profile"

@@ -51,6 +51,7 @@ int conform_profile_read(const char *path, struct conform_profile *profile);
 struct conform_stimulus {
 	void (*temperature)(void *arg, uint32_t millikelvin);
 	void (*ecc)(void *arg, uint64_t corrected, uint64_t uncorrected);
+	void (*lose_word)(void *arg); /* of SRAM, that the next DECODE meets */
 	void (*assert_firmware)(void *arg);
 	void *arg;
 };

@@ -17,7 +17,6 @@ struct conform_rule conform_rules[] = {
 static const char *const unseen[][2] = {
 	{"LPU-D-7", "a bus hands a function over with bus mastering on"},
 	{"LPU-L-5", "what a device can measure is known to its maker alone"},
-	{"LPU-E-4", "a host cannot break a word of SRAM"},
 };
 
 struct conform_rule *conform_rule_of(const char *id)
