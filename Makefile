@@ -5,7 +5,7 @@
 # A source file joins a program by the folder it lies in; nothing here names single files:
 #   driver/*/*.c driver/*.c  -> lib/libmrdrv.a      userlib/*.c      -> lib/libmillrace.{so,a}
 #   kernels/cpu/*.c          -> lib/libmrkern.a     userlib/spec/*.c -> lib/libmrspec.a
-#   firmware-sim/*.c         -> lib/libmrsim.a      tools/*.c        -> bin/millrace
+#   firmware-sim/*.c         -> lib/libmrsim.a      tools/*.c tools/conform/*.c -> bin/millrace
 #   userlib/examples/X.c     -> bin/example-X       tests/unit/X.c   -> tests/X (cmocka)
 #   tests/guest/*.c      -> tests/guest (what runs inside QEMU)
 #   tests/fuzz/fuzz_X.c      -> tests/fuzz_X (replay of its corpus; `make fuzz` builds libFuzzer's)
@@ -67,7 +67,7 @@ SRC_kern := $(wildcard kernels/cpu/*.c)
 SRC_ulib := $(wildcard userlib/*.c)
 SRC_spec := $(wildcard userlib/spec/*.c)
 SRC_sim  := $(wildcard firmware-sim/*.c)
-SRC_tool := $(wildcard tools/*.c)
+SRC_tool := $(wildcard tools/*.c tools/conform/*.c)
 SRC_unit := $(wildcard tests/unit/*.c)
 SRC_fuzz := $(wildcard tests/fuzz/fuzz_*.c)
 SRC_ex   := $(wildcard userlib/examples/*.c)
@@ -117,6 +117,12 @@ $(O)/obj/%.o: %.c
 	$(call say,CC)
 	$(Q)mkdir -p $(@D) && $(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
 
+# The rules of the specification, as the conformance suite lists them.
+$(O)/gen/lpu_rules.inc: Documentation/lpu-spec.rst scripts/lpu-rules.awk
+	$(Q)mkdir -p $(@D) && awk -f scripts/lpu-rules.awk $< >$@
+$(O)/obj/tools/conform/rules.o: $(O)/gen/lpu_rules.inc
+$(O)/obj/tools/conform/rules.o: override EXTRA_CFLAGS += -I$(O)/gen
+
 define archive
 	$(call say,AR)
 	$(Q)mkdir -p $(@D) && rm -f $@ && $(AR) rcs $@ $(filter %.o,$^)
@@ -139,6 +145,16 @@ define link
 		-Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(1) $(LIBS)
 endef
 $(BIN): $(call obj,$(SRC_tool)) $(ARCHIVES)
+	$(call link,$(TOOL_LIBS) $(DPDK_LIBS))
+
+# The simulator with a switch for each rule that breaks it (firmware-sim/mutant.h), in the same program.
+OBJ_mutant := $(patsubst %.c,$(O)/obj-mutants/%.o,$(SRC_sim))
+$(O)/obj-mutants/%.o: %.c
+	$(call say,CC)
+	$(Q)mkdir -p $(@D) && $(CC) $(ALL_CFLAGS) -DMR_MUTANTS=1 -MMD -MP -c -o $@ $<
+$(O)/obj-mutants/firmware-sim/chips.o: $(wildcard firmware-sim/chips/*.chip)
+-include $(OBJ_mutant:.o=.d)
+$(O)/tests/millrace-mutants: $(call obj,$(SRC_tool)) $(OBJ_mutant) $(filter-out $(LIB_sim),$(ARCHIVES))
 	$(call link,$(TOOL_LIBS) $(DPDK_LIBS))
 $(O)/bin/example-%: $(O)/obj/userlib/examples/%.o $(SO_ulib)
 	$(call say,LD)
@@ -190,7 +206,7 @@ check: deps
 	$(Q)sh scripts/check.sh
 
 .PHONY: check-build
-check-build: all $(UNITS) $(FUZZERS) $(if $(SAN),,$(GUEST))
+check-build: all $(UNITS) $(FUZZERS) $(if $(SAN),,$(GUEST) $(O)/tests/millrace-mutants)
 
 ## deps-guest fetch what check-guest needs into the cache: a kernel, and QEMU 11 (no root, nothing installed)
 .PHONY: deps-guest

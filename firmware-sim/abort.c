@@ -4,6 +4,7 @@
  * comes, so that the order of completions holds; one that runs ends before its next step or pass.
  */
 #include "firmware-sim/device.h"
+#include "firmware-sim/mutant.h"
 
 static int mark(struct sim *sim, struct sim_queue *q, uint32_t target)
 {
@@ -17,6 +18,8 @@ static int mark(struct sim *sim, struct sim_queue *q, uint32_t target)
 			return 0;
 		if (head.request == target) {
 			q->aborted[at] = 1;
+			if (MUTANT(AB_2))
+				q->aborted[(i + 1) % q->entries] = 1;
 			return 1;
 		}
 	}
@@ -31,7 +34,14 @@ int mr_sim_abort(struct sim *sim, const struct mr_lpu_cmd_abort *cmd, uint32_t *
 		return MR_E_RANGE;
 	struct sim_queue *q = &sim->queue[cmd->queue];
 	if (!q->live)
-		return MR_E_NOT_FOUND;
+		return MUTANT(AB_7) ? 0 : MR_E_NOT_FOUND;
+	if (MUTANT(AB_8) && !cmd->queue)
+		return 0;
+	if (MUTANT(AB_5) && cmd->queue && !(q->decode.active && q->decode.request == cmd->target)) {
+		*result = 1;
+		mr_sim_queue_complete(sim, q, cmd->target, MR_E_CANCELLED, 0);
+		return 0;
+	}
 	if (!cmd->queue) {
 		*result = (uint32_t)mr_sim_events_abort(sim, cmd->target);
 	} else if ((q->decode.active && q->decode.request == cmd->target) ||

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "firmware-sim/device.h"
+#include "firmware-sim/mutant.h"
 
 /* Commands arrive as words; each opcode's struct has the same 64 bytes. */
 #define AS(type, cmd)                                                         \
@@ -52,13 +53,32 @@ static int identify(struct sim *sim, const struct mr_lpu_command *cmd, uint32_t 
 
 	if (c.reserved0 || !mr_sim_zero(c.reserved, sizeof(c.reserved)))
 		return MR_E_INVALID;
-	if (!c.bytes || c.bytes > sizeof(id))
+	if (!c.bytes || (c.bytes > sizeof(id) && !MUTANT(I_1)))
 		return MR_E_RANGE;
+	if (MUTANT(I_1) && c.bytes > sizeof(id))
+		c.bytes = sizeof(id);
+	if (MUTANT(I_3))
+		memset(id.vendor, 'm', sizeof(id.vendor));
+	if (MUTANT(I_4))
+		id.firmware_slots = MR_LPU_FIRMWARE_SLOTS_MAX + 1;
+	if (MUTANT(I_5))
+		id.opcodes_io |= 1ull << (MR_LPU_EXEC & 63);
+	if (MUTANT(I_7))
+		id.context_max += sim->counters.commands & 1;
+	if (MUTANT(T_17))
+		id.options = 0;
+	if (MUTANT(G_1))
+		id.reserved[23] = 1;
 	memcpy(id.product, sim->chip.name, sizeof(id.product));
 	memcpy(id.firmware, sim->firmware.version[sim->firmware.running - 1], sizeof(id.firmware));
 	memcpy(id.classes[0], sim->chip.classes, sizeof(id.classes[0]));
 	memcpy(id.chip_hash, sim->chip.hash, sizeof(id.chip_hash));
-	int status = mr_sim_dma_write(&sim->dma, c.iova, &id, c.bytes);
+	if (MUTANT(I_6))
+		id.chip_hash[31] ^= 1;
+	if (MUTANT(FW_8))
+		memcpy(id.firmware, "other", 6);
+	int status = mr_sim_dma_write(&sim->dma, c.iova, &id,
+				      c.bytes + (MUTANT(I_2) && c.bytes < 500 ? 4 : 0));
 	*result = status ? 0 : c.bytes;
 	return status;
 }
@@ -81,13 +101,13 @@ static int queue_create(struct sim *sim, const struct mr_lpu_command *cmd)
 
 	if (!mr_sim_zero(c.reserved, sizeof(c.reserved)))
 		return MR_E_INVALID;
-	if (!c.queue || c.queue > sim->features.queues || !ring_ok(c.entries, 2) ||
-	    !ring_ok(c.record_entries, 2) || c.vector >= SIM_VECTORS || c.sq_iova % 64 ||
-	    c.cq_iova % 64 || c.record_iova % 64)
+	if (!c.queue || c.queue > (MUTANT(FE_6) ? SIM_IO_QUEUES : sim->features.queues) ||
+	    !ring_ok(c.entries, 2) || !ring_ok(c.record_entries, 2) || c.vector >= SIM_VECTORS ||
+	    (c.sq_iova % 64 && !MUTANT(Q_17)) || c.cq_iova % 64 || c.record_iova % 64)
 		return MR_E_RANGE;
 	struct sim_queue *q = &sim->queue[c.queue];
 	if (q->live)
-		return MR_E_EXISTS;
+		return MUTANT(Q_18) ? 0 : MR_E_EXISTS;
 	memset(q, 0, sizeof(*q));
 	int status = mr_sim_decode_create(&q->decode);
 	if (!status)
@@ -100,7 +120,8 @@ static int queue_create(struct sim *sim, const struct mr_lpu_command *cmd)
 		return status;
 	}
 	struct sim_doorbells *db = sim_doorbells_of(&sim->regs, c.queue);
-	__atomic_store_n(&db->sq_tail, 0, __ATOMIC_SEQ_CST);
+	if (!MUTANT(Q_16))
+		__atomic_store_n(&db->sq_tail, 0, __ATOMIC_SEQ_CST);
 	__atomic_store_n(&db->cq_head, 0, __ATOMIC_SEQ_CST);
 	__atomic_store_n(&db->record_head, 0, __ATOMIC_SEQ_CST);
 	q->index = c.queue;
@@ -123,7 +144,7 @@ static int queue_delete(struct sim *sim, const struct mr_lpu_command *cmd)
 	if (!c.queue || c.queue > SIM_IO_QUEUES)
 		return MR_E_RANGE;
 	if (!sim->queue[c.queue].live)
-		return MR_E_NOT_FOUND;
+		return MUTANT(Q_19) ? 0 : MR_E_NOT_FOUND;
 	mr_sim_queue_stop(sim, &sim->queue[c.queue]);
 	return 0;
 }
@@ -199,6 +220,9 @@ int mr_sim_admin_command(struct sim *sim, const struct mr_lpu_command *cmd, uint
 	case MR_LPU_RESET:
 		return reset(sim, cmd);
 	default:
+		if ((MUTANT(C_6) && cmd->head.opcode == MR_LPU_FENCE) ||
+		    (MUTANT(C_5) && cmd->head.opcode == 0x7f))
+			return 0;
 		return MR_E_NOT_SUPPORTED;
 	}
 }
@@ -272,7 +296,7 @@ int mr_sim_io_command(struct sim *sim, struct sim_queue *q, const struct mr_lpu_
 	case MR_LPU_SCORE:
 		return score(sim, q, cmd);
 	case MR_LPU_FENCE:
-		return mr_sim_zero(cmd->word, sizeof(cmd->word)) ? 0 : MR_E_INVALID;
+		return mr_sim_zero(cmd->word, sizeof(cmd->word)) || MUTANT(C_7) ? 0 : MR_E_INVALID;
 	default:
 		return MR_E_NOT_SUPPORTED;
 	}
@@ -283,8 +307,10 @@ void mr_sim_disable(struct sim *sim)
 	for (uint32_t i = 0; i <= SIM_IO_QUEUES; i++)
 		if (sim->queue[i].live)
 			mr_sim_queue_stop(sim, &sim->queue[i]);
-	mr_sim_kv_forget(&sim->kv);
-	mr_sim_features_reset(&sim->features);
+	if (!MUTANT(R_7))
+		mr_sim_kv_forget(&sim->kv);
+	if (!MUTANT(FE_4))
+		mr_sim_features_reset(&sim->features);
 	sim->events = (struct sim_events){0};
 	mr_sim_firmware_reset(&sim->firmware);
 	mr_sim_inject_reset(sim, 0);

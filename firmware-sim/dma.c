@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "firmware-sim/dma.h"
+#include "firmware-sim/mutant.h"
 
 #include <string.h>
 
@@ -117,9 +118,10 @@ static void move(struct sim_dma *dma, uint64_t iova, size_t bytes, uint32_t acce
 int mr_sim_dma_read(struct sim_dma *dma, uint64_t iova, void *to, size_t bytes)
 {
 	pthread_rwlock_rdlock(&dma->lock);
-	int there = covered(dma, iova, bytes, MR_PORT_DMA_READ);
+	const uint32_t access = MUTANT(D_4) ? 0 : MR_PORT_DMA_READ;
+	int there = covered(dma, iova, bytes, access);
 	if (there)
-		move(dma, iova, bytes, MR_PORT_DMA_READ, to, NULL);
+		move(dma, iova, bytes, access, to, NULL);
 	pthread_rwlock_unlock(&dma->lock);
 	dma->read_bytes += there ? bytes : 0;
 	dma->faults += !there;
@@ -129,9 +131,12 @@ int mr_sim_dma_read(struct sim_dma *dma, uint64_t iova, void *to, size_t bytes)
 int mr_sim_dma_write(struct sim_dma *dma, uint64_t iova, const void *from, size_t bytes)
 {
 	pthread_rwlock_rdlock(&dma->lock);
-	int there = covered(dma, iova, bytes, MR_PORT_DMA_WRITE);
+	const uint32_t access = MUTANT(D_5) ? 0 : MR_PORT_DMA_WRITE;
+	int there = covered(dma, iova, bytes, access);
+	if (!there && MUTANT(D_6) && covered(dma, iova, 4, access))
+		move(dma, iova, 4, access, NULL, from);
 	if (there)
-		move(dma, iova, bytes, MR_PORT_DMA_WRITE, NULL, from);
+		move(dma, iova, bytes, access, NULL, from);
 	pthread_rwlock_unlock(&dma->lock);
 	dma->write_bytes += there ? bytes : 0;
 	dma->faults += !there;
@@ -167,6 +172,10 @@ int mr_sim_dma_publish(struct sim_dma *dma, uint64_t iova, const void *entry, si
 
 	pthread_rwlock_rdlock(&dma->lock);
 	uint8_t *to = translate(dma, iova, bytes, MR_PORT_DMA_WRITE);
+	if (to && MUTANT(M_1) && bytes == 32) {
+		memcpy(to + bytes - 4, (const uint8_t *)entry + bytes - 4, 4);
+		mr_sim_mutant_pause();
+	}
 	if (to) {
 		memcpy(to, entry, bytes - sizeof(phase));
 		memcpy(&phase, (const uint8_t *)entry + bytes - sizeof(phase), sizeof(phase));

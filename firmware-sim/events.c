@@ -2,6 +2,7 @@
 #include "firmware-sim/events.h"
 
 #include "firmware-sim/device.h"
+#include "firmware-sim/mutant.h"
 
 static const uint8_t log_of[8] = {
 	[MR_LPU_EVENT_DOORBELL] = MR_LPU_LOG_COUNTERS, [MR_LPU_EVENT_ERROR] = MR_LPU_LOG_ERRORS,
@@ -15,7 +16,7 @@ int mr_sim_async_event(struct sim *sim, const struct mr_lpu_cmd_async_event *cmd
 
 	if (!mr_sim_zero(cmd->reserved, sizeof(cmd->reserved)))
 		return MR_E_INVALID;
-	if (e->count == SIM_ASYNC_MAX)
+	if (e->count == SIM_ASYNC_MAX - MUTANT(EV_1))
 		return MR_E_FULL;
 	e->request[e->count++] = cmd->head.request;
 	return SIM_RUNNING;
@@ -23,10 +24,11 @@ int mr_sim_async_event(struct sim *sim, const struct mr_lpu_cmd_async_event *cmd
 
 void mr_sim_event(struct sim *sim, uint32_t type, uint32_t info)
 {
-	if (!(sim->features.events >> type & 1))
+	if (!(sim->features.events >> type & 1) && !MUTANT(EV_5))
 		return;
 	sim->events.waiting |= 1u << type;
-	sim->events.info[type] = (uint16_t)info;
+	if (!MUTANT(EV_3))
+		sim->events.info[type] = (uint16_t)info;
 }
 
 static uint32_t take_request(struct sim_events *e, uint32_t i)
@@ -54,8 +56,9 @@ void mr_sim_events_run(struct sim *sim)
 		e->waiting &= ~(1u << type);
 		e->silent |= 1u << type;
 		sim->counters.events++;
-		mr_sim_queue_complete(sim, &sim->queue[0], take_request(e, 0), 0,
-				      MR_LPU_EVENT(type, log_of[type], e->info[type]));
+		mr_sim_queue_complete(
+			sim, &sim->queue[0], take_request(e, 0), 0,
+			MR_LPU_EVENT(type, log_of[type] + MUTANT(EV_6), e->info[type]));
 	}
 }
 

@@ -2,6 +2,7 @@
 #include "firmware-sim/features.h"
 
 #include "firmware-sim/device.h"
+#include "firmware-sim/mutant.h"
 
 _Static_assert(sizeof(((struct sim_features *)0)->coalesce) / sizeof(uint32_t) == SIM_IO_QUEUES + 1,
 	       "a value a queue");
@@ -48,9 +49,9 @@ static uint32_t *word_of(struct sim_features *f, const struct mr_lpu_cmd_feature
 static int set_queues(struct sim *sim, uint32_t value)
 {
 	for (uint32_t q = 1; q <= SIM_IO_QUEUES; q++)
-		if (sim->queue[q].live)
+		if (sim->queue[q].live && !MUTANT(FE_5))
 			return MR_E_BUSY;
-	return value && value <= SIM_IO_QUEUES ? 0 : MR_E_RANGE;
+	return (value && value <= SIM_IO_QUEUES) || MUTANT(FE_2) ? 0 : MR_E_RANGE;
 }
 
 static int coalesce_ok(uint32_t value)
@@ -92,17 +93,17 @@ int mr_sim_features_command(struct sim *sim, const struct mr_lpu_cmd_features *c
 	    (cmd->iova && !(sets && cmd->feature == MR_LPU_FEATURE_SHADOW && cmd->value)))
 		return MR_E_INVALID;
 	if (!cmd->feature || cmd->feature > MR_LPU_FEATURE_SHADOW)
-		return MR_E_NOT_SUPPORTED;
+		return MUTANT(FE_1) ? MR_E_RANGE : MR_E_NOT_SUPPORTED;
 	if ((!sets && cmd->action != MR_LPU_FEATURE_GET) || cmd->queue > SIM_IO_QUEUES ||
 	    (of_queue && !cmd->queue))
 		return MR_E_RANGE;
-	if (of_queue && !sim->queue[cmd->queue].live)
+	if (of_queue && !sim->queue[cmd->queue].live && !MUTANT(FE_7))
 		return MR_E_NOT_FOUND;
 	status = sets ? check(sim, cmd) : 0;
 	if (status)
 		return status;
 	uint32_t *word = word_of(&sim->features, cmd);
-	if (sets)
+	if (sets && !(MUTANT(FE_3) && cmd->feature == MR_LPU_FEATURE_HEARTBEAT_MS))
 		*word = cmd->value;
 	if (sets && cmd->feature == MR_LPU_FEATURE_SHADOW)
 		sim->features.shadow_iova = cmd->iova;

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "firmware-sim/device.h"
+#include "firmware-sim/mutant.h"
 
 void mr_sim_firmware_start(struct sim_firmware *f)
 {
@@ -27,7 +28,8 @@ void mr_sim_firmware_reset(struct sim_firmware *f)
 
 static int drop(struct sim_firmware *f, int status)
 {
-	f->received = 0;
+	if (!MUTANT(FW_2))
+		f->received = 0;
 	return status;
 }
 
@@ -37,7 +39,7 @@ static int download(struct sim *sim, const struct mr_lpu_cmd_firmware *cmd)
 
 	if (!cmd->offset)
 		f->received = 0;
-	if (!cmd->bytes || cmd->offset != f->received ||
+	if (!cmd->bytes || (cmd->offset != f->received && !MUTANT(FW_1)) ||
 	    cmd->bytes > SIM_FIRMWARE_MAX - f->received)
 		return drop(f, MR_E_RANGE);
 	if (!f->image)
@@ -69,7 +71,7 @@ static int check(const struct sim *sim, const struct mr_lpu_firmware_image *h)
 	if (memcmp(h->product, sim->chip.name, sizeof(h->product)))
 		return MR_E_NOT_SUPPORTED;
 	crypto_hash_sha256(digest, f->image + sizeof(*h), h->bytes);
-	return memcmp(digest, h->sha256, sizeof(digest)) ? MR_E_CHECKSUM : 0;
+	return memcmp(digest, h->sha256, sizeof(digest)) && !MUTANT(FW_4) ? MR_E_CHECKSUM : 0;
 }
 
 static int verify(struct sim *sim, uint32_t slot)
@@ -80,11 +82,11 @@ static int verify(struct sim *sim, uint32_t slot)
 
 	if (!f->received)
 		return MR_E_NOT_ACTIVE;
-	if (slot == f->running)
+	if (slot == f->running && !MUTANT(FW_3))
 		return drop(f, MR_E_BUSY);
 	memcpy(&h, f->image, f->received < sizeof(h) ? f->received : sizeof(h));
 	status = check(sim, &h);
-	if (!status) {
+	if (!status || MUTANT(FW_5)) {
 		memcpy(f->version[slot - 1], h.version, sizeof(h.version));
 		f->updates++;
 	}
@@ -106,9 +108,11 @@ int mr_sim_firmware_command(struct sim *sim, const struct mr_lpu_cmd_firmware *c
 		return MR_E_RANGE;
 	if (cmd->action == MR_LPU_FIRMWARE_VERIFY)
 		return verify(sim, cmd->slot);
-	if (!f->version[cmd->slot - 1][0])
+	if (!f->version[cmd->slot - 1][0] && !MUTANT(FW_6))
 		return MR_E_NOT_FOUND;
 	f->next = cmd->slot;
+	if (MUTANT(FW_7))
+		f->running = cmd->slot;
 	return 0;
 }
 

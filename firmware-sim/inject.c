@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "firmware-sim/device.h"
+#include "firmware-sim/mutant.h"
 
 /* A phase that is neither the old nor the new one of any place. */
 #define GARBAGE_PHASE 0xdeadbee0u
@@ -184,7 +185,7 @@ int mr_sim_inject_command(struct sim *sim, struct sim_queue *q, const struct mr_
 	if ((opcode == MR_LPU_DECODE || opcode == MR_LPU_SCORE) &&
 	    strike(f, MR_SIM_FAULT_ECC_LOST)) {
 		feel_ecc(sim, &sim->sense.ecc_uncorrected);
-		return MR_E_DEVICE;
+		return MUTANT(E_4) ? 0 : MR_E_DEVICE;
 	}
 	if (reads_memory(opcode) && strike(f, MR_SIM_FAULT_DMA)) {
 		sim->dma.faults++;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "firmware-sim/device.h"
+#include "firmware-sim/mutant.h"
 #include "kernels/cpu/sample.h"
 #include "userlib/spec/crc32c.h"
 
@@ -61,9 +62,14 @@ void mr_sim_kv_destroy(struct sim_kv *kv)
 static void close_slot(struct sim_kv *kv, struct sim_slot *s)
 {
 	for (uint32_t b = 0; b < s->blocks; b++) {
+		if (MUTANT(S_16) && b == 0)
+			continue;
 		uint32_t left = --kv->refs[s->block[b]];
+
 		kv->shared -= left == 1;
-		if (!left)
+		if (MUTANT(F_12) && left == 1)
+			kv->refs[s->block[b]] = 2;
+		if (!left && !MUTANT(F_13))
 			kv->free_ids[kv->free_count++] = s->block[b];
 	}
 	s->open = 0;
@@ -87,7 +93,7 @@ struct sim_slot *mr_sim_slot_get(struct sim *sim, uint32_t slot, uint32_t genera
 		  : slot >= kv->slots                      ? MR_E_RANGE
 							   : MR_E_STALE;
 	if (*status != MR_E_STALE || !kv->slot[slot].open ||
-	    kv->slot[slot].generation != generation)
+	    (kv->slot[slot].generation != generation && !MUTANT(S_4)))
 		return NULL;
 	*status = 0;
 	return &kv->slot[slot];
@@ -106,6 +112,8 @@ void mr_sim_slot_set_filled(const struct sim_kv *kv, struct sim_slot *s, uint32_
 	uint32_t b = positions / MR_KV_BLOCK_TOKENS;
 
 	for (uint32_t l = 0; l < kv->layers; l++) {
+		if (MUTANT(T_3) && positions < s->filled[l])
+			continue;
 		uint8_t *length = s->length + (size_t)l * kv->blocks_max;
 		/* One step on fills one more position; anything else is a jump back. */
 		if (s->filled[l] + 1 != positions)
@@ -132,12 +140,16 @@ int mr_sim_slot_writable(const struct sim_kv *kv, const struct sim_slot *s,
 			 const struct sim_queue *q, uint32_t position, uint32_t count)
 {
 	if (s->user)
-		return s->user == q->index + 1 ? MR_E_INVALID : MR_E_BUSY;
-	if (position >= s->positions || count > s->positions - position)
+		return s->user == q->index + 1 && !MUTANT(T_13) ? MR_E_INVALID : MR_E_BUSY;
+	if ((position >= s->positions || count > s->positions - position) && !MUTANT(T_4) &&
+	    !MUTANT(X_2))
 		return MR_E_CONTEXT_FULL;
-	if (mr_sim_slot_missing(kv, s, position))
+	if (mr_sim_slot_missing(kv, s, position) && !MUTANT(T_2) && !MUTANT(X_3))
 		return MR_E_TRUNCATED;
-	return kv->refs[s->block[position / MR_KV_BLOCK_TOKENS]] > 1 ? MR_E_BUSY : 0;
+	if (MUTANT(T_4) || MUTANT(X_2))
+		return position + count > s->positions ? MR_E_RANGE : 0;
+	return kv->refs[s->block[position / MR_KV_BLOCK_TOKENS]] > 1 && !MUTANT(F_11) ? MR_E_BUSY
+										      : 0;
 }
 
 static void hold(struct sim *sim, struct sim_slot *s, uint32_t b, uint32_t id)
@@ -173,11 +185,13 @@ static int read_opening(struct sim *sim, uint64_t iova, uint32_t bytes, struct o
 	if (p->reserved0 || !mr_sim_zero(p->reserved, sizeof(p->reserved)) ||
 	    (!p->history_count && p->history_iova))
 		return MR_E_INVALID;
-	if (!p->positions || p->history_count > MR_LPU_HISTORY_MAX ||
+	if ((!p->positions && !MUTANT(F_1)) || p->history_count > MR_LPU_HISTORY_MAX ||
 	    mr_sampling_check(&p->sampling, vocab))
 		return MR_E_RANGE;
 	if (p->positions > sim->program.c.header->context)
-		return MR_E_CONTEXT_FULL;
+		return MUTANT(S_2) ? MR_E_RANGE : MR_E_CONTEXT_FULL;
+	if (MUTANT(S_6))
+		p->history_count = 0;
 	status = p->history_count ? mr_sim_dma_read(&sim->dma, p->history_iova, o->history,
 						    p->history_count * sizeof(o->history[0]))
 				  : 0;
@@ -193,8 +207,12 @@ static int open_slot(struct sim *sim, struct sim_slot *s, uint32_t generation,
 	struct sim_kv *kv = &sim->kv;
 	uint32_t blocks = (o->param.positions + MR_KV_BLOCK_TOKENS - 1) / MR_KV_BLOCK_TOKENS;
 
+	if (MUTANT(F_6))
+		shared = 0;
+	if (MUTANT(F_8) && from)
+		blocks = shared + 1;
 	if (blocks - shared > kv->free_count)
-		return MR_E_KV_EXHAUSTED;
+		return MUTANT(S_1) ? MR_E_FULL : MR_E_KV_EXHAUSTED;
 	for (uint32_t b = 0; b < blocks; b++)
 		hold(sim, s, b, b < shared ? from->block[b] : kv->free_ids[--kv->free_count]);
 	s->blocks = blocks;
@@ -203,7 +221,7 @@ static int open_slot(struct sim *sim, struct sim_slot *s, uint32_t generation,
 	s->owner = o->param.owner;
 	s->positions = o->param.positions;
 	s->kv_end = 0;
-	s->sampling = o->param.sampling;
+	s->sampling = MUTANT(F_10) && from ? from->sampling : o->param.sampling;
 	s->history_count = o->param.history_count;
 	memcpy(s->history, o->history, o->param.history_count * sizeof(o->history[0]));
 	memset(s->length, 0, (size_t)kv->layers * kv->blocks_max);
@@ -222,6 +240,10 @@ int mr_sim_slot_set(struct sim *sim, const struct mr_lpu_cmd_slot_set *cmd)
 		return MR_E_NOT_ACTIVE;
 	if (cmd->slot >= sim->kv.slots)
 		return MR_E_RANGE;
+	if (MUTANT(S_3) && sim->kv.slot[cmd->slot].open)
+		close_slot(&sim->kv, &sim->kv.slot[cmd->slot]);
+	if (MUTANT(M_6))
+		mr_sim_mutant_word = cmd->param_iova;
 	if (sim->kv.slot[cmd->slot].open)
 		return MR_E_EXISTS;
 	int status = read_opening(sim, cmd->param_iova, cmd->param_bytes, &o);
@@ -251,30 +273,30 @@ int mr_sim_kv_fork(struct sim *sim, const struct mr_lpu_cmd_kv_fork *cmd)
 		return MR_E_INVALID;
 	struct sim_slot *from = mr_sim_slot_get(sim, cmd->from, cmd->from_generation, &status);
 	if (!from)
-		return status;
+		return MUTANT(F_2) ? MR_E_NOT_FOUND : status;
 	if (from->user)
 		return MR_E_BUSY;
 	if (cmd->slot >= kv->slots)
 		return MR_E_RANGE;
 	struct sim_slot *s = &kv->slot[cmd->slot];
 	if (s->open)
-		return MR_E_EXISTS;
+		return MUTANT(F_3) ? MR_E_BUSY : MR_E_EXISTS;
 	status = read_opening(sim, cmd->param_iova, cmd->param_bytes, &o);
 	if (status)
 		return status;
 	if (cmd->positions > o.param.positions)
-		return MR_E_CONTEXT_FULL;
+		return MUTANT(F_5) ? MR_E_RANGE : MR_E_CONTEXT_FULL;
 	if (mr_sim_slot_missing(kv, from, cmd->positions))
-		return MR_E_TRUNCATED;
+		return MUTANT(F_4) ? MR_E_RANGE : MR_E_TRUNCATED;
 	status = open_slot(sim, s, cmd->generation, &o, from, whole);
 	if (status)
 		return status;
-	if (cmd->positions % MR_KV_BLOCK_TOKENS)
+	if (cmd->positions % MR_KV_BLOCK_TOKENS && !MUTANT(F_7))
 		copy_block(sim, s, from, whole);
 	for (uint32_t l = 0; l < kv->layers; l++)
 		memset(s->length + (size_t)l * kv->blocks_max, MR_KV_BLOCK_TOKENS, whole);
-	mr_sim_slot_set_filled(kv, s, cmd->positions);
-	sim->counters.forks++;
+	mr_sim_slot_set_filled(kv, s, cmd->positions + MUTANT(F_9));
+	sim->counters.forks += !MUTANT(L_8);
 	return 0;
 }
 
@@ -296,15 +318,15 @@ static int take_block(struct sim *sim, struct sim_slot *s, const struct mr_kv_de
 
 	if (d->reserved)
 		return MR_E_INVALID;
-	if (d->owner != s->owner || d->generation != s->generation)
+	if ((d->owner != s->owner && !MUTANT(S_8)) || d->generation != s->generation)
 		return MR_E_STALE;
 	if (d->layer >= kv->layers || d->block >= s->blocks || !d->length ||
 	    d->length > MR_KV_BLOCK_TOKENS)
 		return MR_E_RANGE;
-	if (kv->refs[s->block[d->block]] > 1)
+	if (kv->refs[s->block[d->block]] > 1 && !MUTANT(F_11))
 		return MR_E_BUSY;
 	uint8_t *length = s->length + (size_t)d->layer * kv->blocks_max;
-	if (d->length < length[d->block])
+	if (d->length < length[d->block] && !MUTANT(S_9))
 		return MR_E_TRUNCATED;
 
 	uint8_t *to = layer_at(sim, s, d->layer, d->block);
@@ -312,9 +334,9 @@ static int take_block(struct sim *sim, struct sim_slot *s, const struct mr_kv_de
 	if (status)
 		return status;
 	/* Over what lies in SRAM now, not over what the host held. */
-	if (mr_crc32c(0, to, kv->layer_bytes) != d->crc32c) {
+	if (mr_crc32c(0, to, kv->layer_bytes) != d->crc32c && !MUTANT(S_10)) {
 		length[d->block] = 0;
-		if (s->filled[d->layer] > d->block * MR_KV_BLOCK_TOKENS)
+		if (!MUTANT(S_11) && s->filled[d->layer] > d->block * MR_KV_BLOCK_TOKENS)
 			s->filled[d->layer] = d->block * MR_KV_BLOCK_TOKENS;
 		return MR_E_CHECKSUM;
 	}
@@ -348,7 +370,7 @@ int mr_sim_kv_write(struct sim *sim, struct sim_queue *q, const struct mr_lpu_cm
 	status = mr_sim_dma_read(&sim->dma, cmd->descs_iova, descs, cmd->count * sizeof(descs[0]));
 	for (uint32_t i = 0; !status && i < cmd->count; i++) {
 		status = take_block(sim, s, &descs[i]);
-		*result += !status;
+		*result += !status || MUTANT(S_7);
 	}
 	if (status == MR_E_STALE || status == MR_E_TRUNCATED || status == MR_E_CHECKSUM)
 		sim->counters.bad_kv++;
@@ -363,7 +385,7 @@ static void cut_block(struct sim *sim, const struct sim_slot *s, uint32_t layer,
 	size_t row = r->head_dim * sizeof(uint16_t);
 
 	memcpy(sim->kv.piece, layer_at(sim, s, layer, b), sim->kv.layer_bytes);
-	for (uint32_t head = 0; head < 2 * r->kv_heads; head++)
+	for (uint32_t head = 0; head < 2 * r->kv_heads && !MUTANT(S_14); head++)
 		memset(sim->kv.piece + (head * MR_KV_BLOCK_TOKENS + length) * row, 0,
 		       (MR_KV_BLOCK_TOKENS - length) * row);
 }
@@ -381,7 +403,8 @@ int mr_sim_kv_read(struct sim *sim, const struct mr_lpu_cmd_kv_read *cmd, uint32
 	if (s->user)
 		return MR_E_BUSY;
 	if (cmd->layer >= kv->layers || !cmd->count || cmd->count > MR_KV_DESCS_MAX ||
-	    cmd->block >= s->blocks || cmd->count > s->blocks - cmd->block || cmd->iova % 64)
+	    cmd->block >= s->blocks || (cmd->count > s->blocks - cmd->block && !MUTANT(S_12)) ||
+	    cmd->iova % 64)
 		return MR_E_RANGE;
 	for (uint32_t i = 0; i < cmd->count && !status; i++) {
 		struct mr_kv_desc d = {
@@ -393,9 +416,9 @@ int mr_sim_kv_read(struct sim *sim, const struct mr_lpu_cmd_kv_read *cmd, uint32
 			.generation = cmd->receiver,
 		};
 		if (!d.length)
-			return MR_E_TRUNCATED;
+			return MUTANT(S_13) ? 0 : MR_E_TRUNCATED;
 		cut_block(sim, s, cmd->layer, d.block, d.length);
-		d.crc32c = mr_crc32c(0, kv->piece, kv->layer_bytes);
+		d.crc32c = mr_crc32c(0, kv->piece, kv->layer_bytes) + MUTANT(S_15);
 		status = mr_sim_dma_write(&sim->dma, d.iova, kv->piece, kv->layer_bytes);
 		if (!status)
 			status = mr_sim_dma_write(&sim->dma, cmd->descs_iova + i * sizeof(d), &d,
@@ -411,13 +434,15 @@ int mr_sim_kv_free(struct sim *sim, const struct mr_lpu_cmd_kv_free *cmd)
 	struct sim_slot *s;
 	int status;
 
-	if (!mr_sim_zero(cmd->reserved, sizeof(cmd->reserved)))
+	if (!mr_sim_zero(cmd->reserved, sizeof(cmd->reserved)) && !MUTANT(C_9))
 		return MR_E_INVALID;
 	s = mr_sim_slot_get(sim, cmd->slot, cmd->generation, &status);
 	if (!s)
 		return status;
 	if (s->user)
-		return MR_E_BUSY;
+		return MUTANT(S_5) ? MR_E_STALE : MR_E_BUSY;
 	close_slot(&sim->kv, s);
+	if (MUTANT(C_9) && cmd->reserved[0])
+		return MR_E_INVALID;
 	return 0;
 }

@@ -4,6 +4,7 @@
 #include <time.h>
 
 #include "firmware-sim/device.h"
+#include "firmware-sim/mutant.h"
 
 static uint64_t now_ms(void)
 {
@@ -30,6 +31,8 @@ void mr_sim_log_error(struct sim_log *log, const struct sim_queue *q, uint32_t r
 		.opcode = q->opcode,
 		.status = (uint16_t)-status,
 	};
+	if (MUTANT(L_9) && log->errors % 8 == 0)
+		e->number++;
 }
 
 uint64_t mr_sim_uptime_ms(const struct sim *sim)
@@ -54,7 +57,8 @@ static struct mr_lpu_counters counters_of(const struct sim *sim)
 	c.dma_read_bytes = sim->dma.read_bytes;
 	c.dma_write_bytes = sim->dma.write_bytes;
 	c.kv_blocks = sim->kv.blocks;
-	c.kv_blocks_used = sim->kv.blocks - sim->kv.free_count;
+	c.kv_blocks_used =
+		sim->kv.blocks - sim->kv.free_count + (MUTANT(F_14) ? sim->kv.shared : 0);
 	c.kv_blocks_shared = sim->kv.shared;
 	return c;
 }
@@ -75,7 +79,7 @@ static struct mr_lpu_health health_of(const struct sim *sim)
 
 	return (struct mr_lpu_health){
 		.uptime_ms = mr_sim_uptime_ms(sim),
-		.errors = sim->log.errors,
+		.errors = sim->log.errors + MUTANT(L_10),
 		.ecc_corrected = s->was_corrected,
 		.ecc_uncorrected = s->was_uncorrected,
 		.power_mw = s->used_mw,
@@ -117,7 +121,7 @@ static const void *find(struct sim *sim, uint32_t log, union page *page, uint64_
 		*bytes = sizeof(page->firmware);
 		return page;
 	case MR_LPU_LOG_CRASH:
-		*bytes = sim->sense.crash.number ? sizeof(sim->sense.crash) : 0;
+		*bytes = sim->sense.crash.number || MUTANT(L_12) ? sizeof(sim->sense.crash) : 0;
 		return &sim->sense.crash;
 	case MR_LPU_LOG_POWER:
 		mr_sim_sense_power(sim, mr_sim_uptime_ms(sim), &page->power);
@@ -138,18 +142,20 @@ int mr_sim_get_log(struct sim *sim, const struct mr_lpu_cmd_get_log *cmd, uint32
 		return MR_E_INVALID;
 	const char *log = find(sim, cmd->log, &page, &bytes);
 	if (!log)
-		return MR_E_NOT_SUPPORTED;
+		return MUTANT(L_1) ? MR_E_RANGE : MR_E_NOT_SUPPORTED;
 	if (cmd->offset > bytes)
-		return MR_E_RANGE;
+		return MUTANT(L_2) ? 0 : MR_E_RANGE;
 	bytes -= cmd->offset;
-	if (bytes > cmd->bytes)
-		bytes = cmd->bytes;
+	if (bytes > cmd->bytes + (MUTANT(L_3) ? 1 : 0))
+		bytes = cmd->bytes + (MUTANT(L_3) ? 1 : 0);
 	if (bytes)
-		status = mr_sim_dma_write(&sim->dma, cmd->iova, log + cmd->offset, bytes);
+		status = mr_sim_dma_write(&sim->dma, cmd->iova,
+					  MUTANT(L_4) ? log : log + cmd->offset, bytes);
 	if (status)
 		return status;
 	*result = (uint32_t)bytes;
-	mr_sim_events_heard(sim, cmd->log);
+	if (!MUTANT(EV_4))
+		mr_sim_events_heard(sim, cmd->log);
 	if (cmd->log == MR_LPU_LOG_CRASH)
 		sim->sense.crash_heard = sim->sense.crash.number;
 	return 0;

@@ -6,6 +6,7 @@
 
 #include "firmware-sim/device.h"
 #include "firmware-sim/fault.h"
+#include "firmware-sim/mutant.h"
 #include "kernels/cpu/sample.h"
 
 #define PIECE_MAX (1ull << 30)
@@ -28,7 +29,8 @@ void mr_sim_program_drop(struct sim *sim)
 static int drop_bad(struct sim *sim, int status)
 {
 	sim->counters.bad_container++;
-	mr_sim_program_drop(sim);
+	if (!MUTANT(P_8))
+		mr_sim_program_drop(sim);
 	return status;
 }
 
@@ -36,8 +38,12 @@ static int begin(struct sim *sim, uint64_t bytes)
 {
 	struct sim_program *p = &sim->program;
 
-	if (sim->kv.open)
+	if (MUTANT(P_4) && sim->program.state == SIM_PROGRAM_ACTIVE && !sim->kv.open)
+		return 0;
+	if (sim->kv.open && !MUTANT(P_5))
 		return MR_E_BUSY;
+	if (MUTANT(P_5))
+		mr_sim_kv_forget(&sim->kv);
 	if (bytes < MR_PROG_DATA_ALIGN)
 		return MR_E_RANGE;
 	mr_sim_program_drop(sim);
@@ -60,9 +66,9 @@ static int grow_meta(struct sim_program *p)
 	uint64_t want = h->meta_bytes;
 
 	if (h->magic != MR_PROG_MAGIC)
-		return MR_E_FORMAT;
+		return MUTANT(P_15) ? MR_E_INVALID : MR_E_FORMAT;
 	if (want > MR_PROG_META_BYTES_MAX)
-		return MR_E_TOO_LARGE;
+		return MUTANT(P_14) ? MR_E_FORMAT : MR_E_TOO_LARGE;
 	if (want < MR_PROG_DATA_ALIGN || want > p->total)
 		return MR_E_FORMAT;
 	uint8_t *meta = realloc(p->meta, want);
@@ -78,8 +84,19 @@ static int open_meta(struct sim *sim)
 	struct sim_program *p = &sim->program;
 	int status = mr_container_open(p->meta, p->meta_room, &p->c, NULL, 0);
 
+	if (MUTANT(P_6) && status == MR_E_CHECKSUM) {
+		p->state = SIM_PROGRAM_NONE; /* it says so later */
+		return 0;
+	}
+	if ((MUTANT(P_11) && status == MR_E_VERSION) ||
+	    (MUTANT(P_12) && status == MR_E_NOT_SUPPORTED) ||
+	    (MUTANT(P_13) && status == MR_E_CHECKSUM))
+		return MR_E_FORMAT;
 	if (!status)
 		status = mr_container_verify(&p->c, &sim->chip, sim->chips, NULL, 0);
+	if ((MUTANT(P_9) && status == MR_E_NOT_SUPPORTED) ||
+	    (MUTANT(P_10) && status == MR_E_SRAM_FULL))
+		return MR_E_FORMAT;
 	if (status)
 		return status;
 	if (p->c.header->total_bytes != p->total)
@@ -149,6 +166,8 @@ static int write_piece(struct sim *sim, uint64_t iova, uint64_t offset, uint64_t
 
 	if (p->state != SIM_PROGRAM_META && p->state != SIM_PROGRAM_DATA)
 		return MR_E_NOT_ACTIVE;
+	if (MUTANT(P_1))
+		offset = p->received;
 	if (!bytes || bytes > PIECE_MAX || offset != p->received || bytes > p->total - offset)
 		return drop_bad(sim, MR_E_RANGE);
 	while (bytes) {
@@ -170,9 +189,9 @@ static int verify(struct sim *sim)
 	if (p->state != SIM_PROGRAM_DATA)
 		return MR_E_NOT_ACTIVE;
 	if (p->received != p->total)
-		return drop_bad(sim, MR_E_TRUNCATED);
+		return drop_bad(sim, MUTANT(P_2) ? MR_E_CHECKSUM : MR_E_TRUNCATED);
 	crypto_hash_sha256_final(&p->hash, digest);
-	if (memcmp(digest, p->c.header->data_sha256, sizeof(digest)))
+	if (memcmp(digest, p->c.header->data_sha256, sizeof(digest)) && !MUTANT(P_7))
 		return drop_bad(sim, MR_E_CHECKSUM);
 	p->state = SIM_PROGRAM_VERIFIED;
 	return 0;
@@ -185,7 +204,7 @@ static int activate(struct sim *sim)
 	int status;
 
 	if (p->state != SIM_PROGRAM_VERIFIED)
-		return MR_E_NOT_ACTIVE;
+		return MUTANT(P_3) ? MR_E_INVALID : MR_E_NOT_ACTIVE;
 	if (p->fault && mr_sim_fault_apply(p->fault, &p->c, &sim->sram))
 		return MR_E_NOT_FOUND;
 	status = mr_sim_kv_create(sim);

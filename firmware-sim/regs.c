@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "firmware-sim/device.h"
+#include "firmware-sim/mutant.h"
 
 _Static_assert((SIM_IO_QUEUES + 1) * MR_LPU_DOORBELL_STRIDE <= SIM_BAR2_BYTES,
 	       "a doorbell page a queue");
@@ -69,7 +70,7 @@ uint32_t mr_sim_reg_read(struct sim *sim, uint32_t offset)
 		return MR_LPU_VERSION;
 	case MR_LPU_REG_CAPS:
 		return log2_of(SIM_RING_MAX) | log2_of(MR_LPU_DOORBELL_STRIDE) << 8 |
-		       SIM_IO_QUEUES << 16;
+		       (SIM_IO_QUEUES + MUTANT(R_1)) << 16;
 	case MR_LPU_REG_TIMEOUT_MS:
 		return 2000;
 	case MR_LPU_REG_CONTROL:
@@ -91,7 +92,7 @@ uint32_t mr_sim_reg_read(struct sim *sim, uint32_t offset)
 	case MR_LPU_REG_REFUSED:
 		return load(&r->refused);
 	default:
-		return 0;
+		return MUTANT(D_2) && offset == 0x100;
 	}
 }
 
@@ -119,13 +120,15 @@ void mr_sim_reg_write(struct sim *sim, uint32_t offset, uint32_t value)
 		word = &r->admin_cq[(offset - MR_LPU_REG_ADMIN_CQ_LO) / 4];
 		break;
 	}
-	if (word && !(load(&r->status) & MR_LPU_STATUS_READY))
+	if (MUTANT(D_3) && offset == MR_LPU_REG_REFUSED)
+		word = &r->refused;
+	if (word && (!(load(&r->status) & MR_LPU_STATUS_READY) || MUTANT(D_3) || MUTANT(R_2)))
 		__atomic_store_n(word, value, __ATOMIC_SEQ_CST);
 }
 
 void mr_sim_doorbell(struct sim *sim, uint32_t queue, uint32_t offset, uint32_t value)
 {
-	if (queue > SIM_IO_QUEUES || sim_inject_gone(&sim->inject))
+	if (queue > SIM_IO_QUEUES - MUTANT(D_1) || sim_inject_gone(&sim->inject))
 		return;
 	struct sim_doorbells *db = sim_doorbells_of(&sim->regs, queue);
 	switch (offset) {
@@ -172,12 +175,16 @@ static void enable(struct sim *sim)
 	uint64_t sq = iova_of(r->admin_sq), cq = iova_of(r->admin_cq);
 
 	if (entries < MR_LPU_ADMIN_ENTRIES_MIN || entries > MR_LPU_ADMIN_ENTRIES_MAX ||
-	    entries & (entries - 1) || sq % 64 || cq % 64) {
+	    (entries & (entries - 1) && !MUTANT(R_4)) || sq % 64 || cq % 64) {
 		mr_sim_crash(sim, MR_LPU_CRASH_ADMIN, NULL, 0, "admin registers");
-		__atomic_store_n(&r->fatal_code, MR_LPU_CRASH_ADMIN, __ATOMIC_SEQ_CST);
+		__atomic_store_n(&r->fatal_code,
+				 MUTANT(R_12) ? MR_LPU_CRASH_ASSERT : MR_LPU_CRASH_ADMIN,
+				 __ATOMIC_SEQ_CST);
 		__atomic_store_n(&r->status, MR_LPU_STATUS_FATAL, __ATOMIC_SEQ_CST);
 		return;
 	}
+	if (MUTANT(R_3) && entries == MR_LPU_ADMIN_ENTRIES_MAX)
+		return;
 	memset(q, 0, sizeof(*q));
 	clear_doorbells(r);
 	q->live = 1;
@@ -194,9 +201,20 @@ static void enable(struct sim *sim)
 
 static void disable(struct sim *sim)
 {
+	uint32_t shadow = sim->features.shadow;
+
 	mr_sim_disable(sim);
+	if (MUTANT(W_7))
+		sim->features.shadow = shadow;
 	__atomic_store_n(&sim->regs.fatal_code, 0, __ATOMIC_SEQ_CST);
 	__atomic_store_n(&sim->regs.status, 0, __ATOMIC_SEQ_CST);
+	if (MUTANT(R_6)) {
+		for (int i = 0; i < 10; i++)
+			mr_sim_mutant_pause();
+		mr_sim_dma_write(&sim->dma, sim->queue[0].cq_iova, sim, 16);
+	}
+	if (MUTANT(R_8))
+		mr_sim_program_drop(sim);
 }
 
 /* As after power-on, but for what counts since then. */
@@ -206,10 +224,15 @@ static void reset_function(struct sim *sim)
 	uint32_t *word[] = {&r->control,     &r->admin_entries, &r->admin_sq[0],
 			    &r->admin_sq[1], &r->admin_cq[0],   &r->admin_cq[1]};
 
-	for (size_t i = 0; i < sizeof(word) / sizeof(word[0]); i++)
+	for (size_t i = MUTANT(R_13) ? 2 : 0; i < sizeof(word) / sizeof(word[0]); i++)
 		__atomic_store_n(word[i], 0, __ATOMIC_SEQ_CST);
+	if (MUTANT(R_13))
+		__atomic_store_n(&r->control, 0, __ATOMIC_SEQ_CST);
 	disable(sim);
-	mr_sim_program_drop(sim);
+	if (MUTANT(R_15))
+		sim->counters = (struct mr_lpu_counters){0};
+	if (!MUTANT(R_14))
+		mr_sim_program_drop(sim);
 	mr_sim_inject_reset(sim, 1);
 	__atomic_store_n(&sim->function_reset, 0, __ATOMIC_SEQ_CST);
 }
@@ -217,8 +240,9 @@ static void reset_function(struct sim *sim)
 /* A RESET has completed: ENABLE goes back by itself. */
 static void reset_by_command(struct sim *sim)
 {
-	__atomic_store_n(&sim->regs.control, 0, __ATOMIC_SEQ_CST);
-	int drops = sim->reset_asked == MR_LPU_RESET_ALL;
+	if (!MUTANT(RS_1))
+		__atomic_store_n(&sim->regs.control, 0, __ATOMIC_SEQ_CST);
+	int drops = (sim->reset_asked == MR_LPU_RESET_ALL && !MUTANT(RS_3)) || MUTANT(RS_2);
 	disable(sim);
 	if (drops)
 		mr_sim_program_drop(sim);
@@ -255,7 +279,7 @@ int mr_sim_regs_poll(struct sim *sim)
 		enable(sim);
 		return 1;
 	}
-	if (!want && status) {
+	if (!want && status && !(MUTANT(R_5) && status == MR_LPU_STATUS_FATAL)) {
 		disable(sim);
 		return 1;
 	}

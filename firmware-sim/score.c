@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "firmware-sim/device.h"
+#include "firmware-sim/mutant.h"
 #include "kernels/cpu/sample.h"
 
 int mr_sim_score_create(struct sim_score *s)
@@ -45,7 +46,7 @@ int mr_sim_score_begin(struct sim *sim, struct sim_queue *q, const struct mr_lpu
 		status = mr_sim_dma_read(&sim->dma, cmd->tokens_iova, s->tokens,
 					 cmd->count * sizeof(*s->tokens));
 	for (uint32_t i = 0; !status && i < cmd->count; i++)
-		status = s->tokens[i] < sim->program.c.ref->vocab ? 0 : MR_E_RANGE;
+		status = s->tokens[i] < sim->program.c.ref->vocab || MUTANT(X_1) ? 0 : MR_E_RANGE;
 	if (status)
 		return status;
 	if (slot->kv_end > cmd->position)
@@ -78,6 +79,9 @@ static uint32_t rows_of(const struct sim *sim, const struct sim_queue *q)
 {
 	uint32_t most = smaller(sim->program.c.header->batch, q->record_entries);
 
+	if (MUTANT(X_7))
+		most--;
+
 	return smaller(most, q->score.count - 1 - q->score.done);
 }
 
@@ -104,15 +108,18 @@ int mr_sim_score_pass(struct sim *sim, struct sim_queue *q, uint32_t *result)
 	for (uint32_t i = 0; i < rows; i++)
 		d->pass[i] = (struct sim_row){s->slot, s->tokens[s->done + i], position + i, 0};
 	status = mr_sim_pass(sim, d->pass, rows);
-	mr_sim_slot_set_filled(&sim->kv, s->slot, position + rows);
+	mr_sim_slot_set_filled(&sim->kv, s->slot, position + rows + MUTANT(X_4));
+	for (uint32_t i = 0; MUTANT(X_5) && i < rows; i++)
+		mr_sim_slot_fed(s->slot, given[i]);
 	for (uint32_t i = 0; i < rows && !status; i++) {
 		struct mr_lpu_record record = {
-			.cycle = start + sim->pass.record[i],
-			.token = given[i],
+			.cycle = (MUTANT(X_9) ? 0 : start) + sim->pass.record[i] + MUTANT(X_8),
+			.token = given[i] ^ (MUTANT(X_6) && i == 1),
 			.position = position + i + 1,
 			.generation = s->slot->generation,
 			.slot = (uint16_t)s->index,
-			.logprob = mr_logprob(sim->pass.logits[i], vocab, given[i]),
+			.logprob = mr_logprob(sim->pass.logits[i], vocab, given[i]) +
+				   (MUTANT(X_10) ? 1e-3f : 0),
 		};
 		status = mr_sim_queue_record(sim, q, &record);
 		s->done += !status;

@@ -6,6 +6,7 @@
 
 #include "firmware-sim/device.h"
 #include "firmware-sim/sim.h"
+#include "firmware-sim/mutant.h"
 
 static void changed(struct sim *sim)
 {
@@ -45,7 +46,7 @@ static void feel_temperature(struct sim *sim, uint32_t now)
 	const struct sim_features *f = &sim->features;
 	uint32_t was = sim->sense.was_mk;
 
-	if (f->over_mk && now >= f->over_mk && was < f->over_mk)
+	if (f->over_mk && now >= f->over_mk && (was < f->over_mk || MUTANT(FE_11)))
 		mr_sim_event(sim, MR_LPU_EVENT_TEMPERATURE, MR_LPU_TEMPERATURE_OVER);
 	if (f->under_mk && now <= f->under_mk && was > f->under_mk)
 		mr_sim_event(sim, MR_LPU_EVENT_TEMPERATURE, MR_LPU_TEMPERATURE_UNDER);
@@ -108,6 +109,8 @@ void mr_sim_crash(struct sim *sim, uint32_t cause, const struct sim_queue *q, ui
 	if (sim->fatal)
 		return; /* what follows from the first fault says nothing new */
 	sim->fatal = cause;
+	if (MUTANT(L_11))
+		return;
 	*c = (struct mr_lpu_crash){
 		.number = c->number + 1,
 		.time_ms = mr_sim_uptime_ms(sim),

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "firmware-sim/device.h"
+#include "firmware-sim/mutant.h"
 #include "kernels/cpu/kernels.h"
 
 static long futex(uint32_t *word, int op, uint32_t value, const struct timespec *timeout)
@@ -36,12 +37,16 @@ int mr_sim_thread_turn(struct sim *sim)
 		return mr_sim_mail_poll(sim) | (mr_sim_reset_asked(sim) && mr_sim_regs_poll(sim));
 	int work = faults | mr_sim_mail_poll(sim) | mr_sim_regs_poll(sim) | mr_sim_sense_run(sim);
 
-	for (uint32_t i = 0; i <= SIM_IO_QUEUES && !sim->fatal; i++)
+	for (uint32_t i = 0; i <= SIM_IO_QUEUES && (!sim->fatal || MUTANT(R_11)); i++) {
 		if (mr_sim_queue_ready(sim, &sim->queue[i]))
 			work |= mr_sim_queue_run(sim, &sim->queue[i]);
+		if (MUTANT(Q_10) && i && sim->queue[i].live && sim->queue[i].decode.stalled)
+			break;
+	}
 	if (!sim->fatal)
 		mr_sim_events_run(sim);
-	__atomic_store_n(&sim->regs.heartbeat, sim->regs.heartbeat + 1, __ATOMIC_RELAXED);
+	__atomic_store_n(&sim->regs.heartbeat, sim->regs.heartbeat + !MUTANT(R_9),
+			 __ATOMIC_RELAXED);
 	return work;
 }
 
@@ -108,7 +113,8 @@ static void park(struct sim *sim, uint64_t idle_us)
 	if (!must_run(sim))
 		futex(&sim->parked, FUTEX_WAIT_PRIVATE, 1, &bound);
 	__atomic_store_n(&sim->parked, 0, __ATOMIC_SEQ_CST);
-	mr_sim_shadow_asleep(sim, 0);
+	if (!MUTANT(W_4))
+		mr_sim_shadow_asleep(sim, 0);
 }
 
 uint64_t mr_sim_now_us(void)

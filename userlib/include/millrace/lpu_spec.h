@@ -259,7 +259,7 @@ struct mr_lpu_cmd_queue_create {
 	uint64_t sq_iova; /* 64-byte aligned, as the two below */
 	uint64_t cq_iova;
 	uint64_t record_iova;
-	uint32_t record_entries; /* power of two, at least batch_max, at most ring_entries_max */
+	uint32_t record_entries; /* power of two, 2 to ring_entries_max: bounds a DECODE too */
 	uint32_t vector;         /* MSI-X vector */
 	uint64_t reserved[2];
 };
@@ -591,8 +591,8 @@ MR_LPU_SIZE(mr_lpu_cmd_kv_free, 64);
 struct mr_lpu_cmd_decode {
 	struct mr_lpu_head head;
 	uint64_t entries_iova; /* struct mr_lpu_decode_entry[count], read before the first record */
-	uint32_t count;        /* 1 to the program's batch; a slot may appear once */
-	uint32_t steps;        /* 1 to steps_max */
+	uint32_t count; /* 1 to the program's batch and to record_entries; a slot may appear once */
+	uint32_t steps; /* 1 to steps_max */
 	uint32_t logits_stride; /* bytes between the logits of two steps, a multiple of 4, at least
 				 * 4 * vocabulary; 0 where no entry asks for logits */
 	uint32_t mask_stride;   /* bytes between the masks of two steps, a multiple of 4; 0 where no
