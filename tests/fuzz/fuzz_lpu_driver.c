@@ -848,7 +848,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (!model)
 		set_up();
 	/* malloc's caches, of 7 pieces a size, count as used: they fill up once, a leak grows each time. */
-	for (int turn = 0; turn < 12; turn++) {
+	for (int turn = 0; turn < 32; turn++) {
 		before = mallinfo2().uordblks;
 		front = data;
 		back = data + size;
