@@ -36,6 +36,8 @@
 #define ARM     16u /* the queue's vector, which goes to an eventfd */
 #define REGS    32u /* all are read, and one is written */
 #define RINGS   64u /* a senseless index */
+#define ON \
+	128u /* the next command is not kept waiting; of the first: a function-level reset at the end */
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -234,10 +236,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	memcpy(mem + DATA, data + used, size - used < BYTES - DATA ? size - used : BYTES - DATA);
 	for (size_t i = 0; i < count; i++) {
 		feel(data[1 + i * 65], data + 2 + i * 65);
-		if (post(data[1 + i * 65] & IO, data + 2 + i * 65) == 1)
+		if (i && data[1 + i * 65] & ON)
+			post_for(0, data[1 + i * 65] & IO, data + 2 + i * 65);
+		else if (post(data[1 + i * 65] & IO, data + 2 + i * 65) == 1)
 			break;
 	}
-	if (count && data[1] & 0x80)
+	if (count && data[1] & ON)
 		check(!port.ops->reset(port.ctx), "function-level reset");
 	control(0);
 	return 0;
