@@ -104,7 +104,7 @@ static void read_counters(const uint8_t *data, size_t size)
 	show_counters(s);
 }
 
-/* Phases follow each other, and a device's pieces of work do not overlap. */
+/* Phases follow each other, and a device's pieces of work do not overlap, but for those that went together. */
 static void show_trace(const struct mr_trace *trace)
 {
 	static uint64_t free_ns[UINT16_MAX + 1];
@@ -119,7 +119,9 @@ static void show_trace(const struct mr_trace *trace)
 		const struct work *w = &t.works[i];
 
 		check(w->from_ns <= w->to_ns, "negative work");
-		check(w->from_ns >= free_ns[w->device], "work that overlaps");
+		check(w->together ? w->to_ns == free_ns[w->device]
+				  : w->from_ns >= free_ns[w->device],
+		      "work that overlaps");
 		free_ns[w->device] = w->to_ns;
 	}
 	check(timeline_json(&t, sink) == 0 && timeline_text(&t, sink) == 0, "output");
