@@ -19,6 +19,7 @@ fuzz_lpu_driver driver/lpu/decode.c driver/lpu/score.c driver/lpu/slots.c driver
 fuzz_lpu_driver driver/lpu/lifeline.c driver/lpu/recover.c driver/lpu/lpu.c
 fuzz_observe driver/counters_read.c driver/trace_read.c tools/timeline.c tools/top_view.c
 fuzz_ring driver/ring/sqe.c driver/ring/request.c driver/ring/cq.c
+fuzz_shape userlib/spec/shape.c
 fuzz_trace tools/load_trace.c
 fuzz_vfio_config driver/bus/vfio_config.c
 fuzz_vfio_user firmware-sim/vfio_user.c firmware-sim/vfio_user_dma.c firmware-sim/vfio_user_irq.c
