@@ -8,6 +8,7 @@ least=80
 # A fuzz target, then the parsers that its corpus is to reach. A target includes what is in no archive (tools/).
 targets='
 fuzz_container userlib/spec/chip.c userlib/spec/container.c userlib/spec/verify.c
+fuzz_container userlib/spec/replay.c userlib/spec/replay_rules.c
 fuzz_gguf driver/model/gguf.c driver/model/gguf_value.c driver/model/shape.c driver/model/model.c
 fuzz_gguf driver/model/tokenizer.c driver/model/encode.c driver/model/split.c driver/model/unicode.c
 fuzz_gguf driver/model/detok.c driver/model/chat.c
