@@ -68,7 +68,7 @@ static void check(int holds, const char *what)
 
 static void named(int status)
 {
-	check(status <= 0 && status >= MR_E_INTERNAL, "a status without a name");
+	check(status <= 0 && status >= MR_E_SCHEDULE_VIOLATION, "a status without a name");
 }
 
 static uint32_t host(unsigned bytes)
