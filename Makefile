@@ -244,7 +244,7 @@ FUZZ_SECONDS ?= 30
 fuzz:
 	$(Q)sh scripts/fuzz.sh $(FUZZ_SECONDS) $(patsubst tests/fuzz/%.c,%,$(SRC_fuzz))
 
-## fuzz-coverage  replay the corpora of the vfio-user targets and count the lines of each parser that ran: 80% at least
+## fuzz-coverage  replay the corpora and count the lines of each parser that ran: 80% at least
 .PHONY: fuzz-coverage
 fuzz-coverage:
 	$(Q)sh scripts/fuzz-coverage.sh

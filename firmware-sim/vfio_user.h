@@ -62,7 +62,7 @@ int mr_vfio_user_serve(struct mr_vfio_user *server, const struct mr_vfio_user_tr
 void mr_vfio_user_stats(const struct mr_vfio_user *server, struct mr_vfio_user_stats *out);
 void mr_vfio_user_destroy(struct mr_vfio_user *server); /* NULL is allowed */
 
-/* ---- Unix sockets (vfio_user_socket.c) --------------------------------------------------------- */
+/* ---- Unix sockets, and plain bytes (vfio_user_socket.c) ----------------------------------------- */
 
 /*
  * Listens at @path, in place of a socket that no server answers at any more: a descriptor, or MR_E_BUSY
@@ -78,5 +78,12 @@ struct mr_vfio_user_socket {
 };
 /* The transport of a connected socket; @socket must outlive it. */
 struct mr_vfio_user_transport mr_vfio_user_socket_transport(struct mr_vfio_user_socket *socket);
+
+/* Bytes alone, over pipes, files or a terminal: no descriptor comes, and none goes. */
+struct mr_vfio_user_stream {
+	int in, out;
+	int stop_fd; /* as above */
+};
+struct mr_vfio_user_transport mr_vfio_user_stream_transport(struct mr_vfio_user_stream *stream);
 
 #endif /* MR_FIRMWARE_SIM_VFIO_USER_H */

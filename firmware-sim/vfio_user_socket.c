@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* The server's transport over a Unix socket, and how a client is waited for. */
+/* The server's transports: over a Unix socket, whose clients are waited for, and over plain bytes. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -192,4 +192,56 @@ static int socket_send(void *ctx, const void *from, size_t bytes, int fd)
 struct mr_vfio_user_transport mr_vfio_user_socket_transport(struct mr_vfio_user_socket *socket)
 {
 	return (struct mr_vfio_user_transport){socket_receive, socket_send, socket};
+}
+
+/* One transfer's outcome: 1 = go on, 0 = wait, or a negative status. */
+static int passed(ssize_t n)
+{
+	if (n > 0)
+		return 1;
+	return n < 0 && (errno == EAGAIN || errno == EINTR) ? 0 : MR_E_DISCONNECTED;
+}
+
+static int stream_receive(void *ctx, void *to, size_t bytes, int *fds, uint32_t max,
+			  uint32_t *count)
+{
+	struct mr_vfio_user_stream *s = ctx;
+	uint8_t *at = to;
+
+	while (bytes) {
+		int status = wait_for(s->in, POLLIN, s->stop_fd, -1);
+		if (status)
+			return status == MR_E_CANCELLED ? status : MR_E_DISCONNECTED;
+		ssize_t n = read(s->in, at, bytes);
+		status = passed(n);
+		if (status < 0)
+			return status;
+		at += status ? n : 0;
+		bytes -= status ? (size_t)n : 0;
+	}
+	return 0;
+}
+
+static int stream_send(void *ctx, const void *from, size_t bytes, int fd)
+{
+	struct mr_vfio_user_stream *s = ctx;
+	const uint8_t *at = from;
+
+	while (bytes) {
+		int status = wait_for(s->out, POLLOUT, s->stop_fd, SEND_MS);
+		if (status)
+			return status == MR_E_CANCELLED ? status : MR_E_DISCONNECTED;
+		ssize_t n = write(s->out, at, bytes);
+		status = passed(n);
+		if (status < 0)
+			return status;
+		at += status ? n : 0;
+		bytes -= status ? (size_t)n : 0;
+	}
+	return 0;
+}
+
+struct mr_vfio_user_transport mr_vfio_user_stream_transport(struct mr_vfio_user_stream *stream)
+{
+	return (struct mr_vfio_user_transport){stream_receive, stream_send, stream};
 }

@@ -18,6 +18,7 @@
 
 enum {
 	OPT_SOCKET = TOOL_OPT_OWN,
+	OPT_STDIN,
 	OPT_CHIPS,
 	OPT_SPEC,
 	OPT_SLOTS,
@@ -31,11 +32,14 @@ enum {
 };
 
 static const char usage[] =
-	"usage: millrace lpu sim --socket PATH [options]\n\n"
+	"usage: millrace lpu sim --socket PATH|--stdin [options]\n\n"
 	"Runs the simulated LPU as a process and serves it over vfio-user at PATH, to one client\n"
 	"after another: 'millrace run --lpu vfio-user:PATH', or QEMU's vfio-user-pci. Ends on\n"
 	"SIGINT or SIGTERM. PATH.control is for 'millrace lpu poke' and 'millrace lpu fault'.\n\n"
 	"  --socket PATH   where to listen\n"
+	"  --stdin         one client, whose messages come by standard input; replies go to "
+	"standard\n"
+	"                  output. Plain bytes: no memory of the client's can be mapped\n"
 	"  --chips N       chips of the group, 1 to 64 (default: 2)\n"
 	"  --spec FILE     its chip: a chip file, mr1 (default) or tiny\n"
 	"  --slots N       slots that it has (default: 256)\n"
@@ -51,6 +55,7 @@ static const char usage[] =
 
 static const struct option table[] = {
 	{"socket", required_argument, NULL, OPT_SOCKET},
+	{"stdin", no_argument, NULL, OPT_STDIN},
 	{"chips", required_argument, NULL, OPT_CHIPS},
 	{"spec", required_argument, NULL, OPT_SPEC},
 	{"slots", required_argument, NULL, OPT_SLOTS},
@@ -70,7 +75,7 @@ struct options {
 	struct mr_sim_options sim;
 	uint64_t clients;
 	unsigned vendor, device;
-	int trapped, quiet;
+	int trapped, quiet, from_stdin;
 };
 
 static int take_number(const char *name, uint64_t max, uint32_t *out)
@@ -100,6 +105,8 @@ static int take(struct options *o, int c)
 	case OPT_SOCKET:
 		o->socket = optarg;
 		return 0;
+	case OPT_STDIN:
+		return !(o->from_stdin = 1);
 	case OPT_CHIPS:
 		return take_number("--chips", 64, &o->sim.chips);
 	case OPT_SPEC:
@@ -143,8 +150,9 @@ static int parse(int argc, char **argv, struct options *o)
 		if (c == '?' || take(o, c))
 			return TOOL_USAGE;
 	}
-	if (optind < argc || !o->socket) {
-		fprintf(stderr, "millrace: lpu sim takes --socket PATH (--help says more)\n");
+	if (optind < argc || !o->socket == !o->from_stdin) {
+		fprintf(stderr,
+			"millrace: lpu sim takes --socket PATH or --stdin (--help says more)\n");
 		return TOOL_USAGE;
 	}
 	return -1;
@@ -187,6 +195,17 @@ static int serve(const struct options *o, struct mr_vfio_user *server, int liste
 	return TOOL_OK;
 }
 
+/* One client, by plain bytes. 0 = it has left, or the server was asked to end. */
+static int serve_stdin(struct mr_vfio_user *server, int stop_fd)
+{
+	struct mr_vfio_user_stream stream = {STDIN_FILENO, STDOUT_FILENO, stop_fd};
+	struct mr_vfio_user_transport t = mr_vfio_user_stream_transport(&stream);
+
+	return mr_vfio_user_serve(server, &t) == MR_E_PROTOCOL
+		       ? failed("standard input", MR_E_PROTOCOL)
+		       : TOOL_OK;
+}
+
 static int serve_device(const struct options *o, const struct mr_lpu_port *port, int stop_fd)
 {
 	struct mr_vfio_user_options v = {
@@ -202,11 +221,16 @@ static int serve_device(const struct options *o, const struct mr_lpu_port *port,
 	struct mr_vfio_user *server;
 	int listener, result, status;
 
-	if (!o->trapped)
+	if (!o->trapped && !o->from_stdin)
 		v.doorbell_fd = mr_sim_doorbell_fd(port, &v.doorbell_bytes);
 	status = mr_vfio_user_create(&v, &server);
 	if (status)
 		return failed("the server", status);
+	if (o->from_stdin) {
+		result = serve_stdin(server, stop_fd);
+		mr_vfio_user_destroy(server);
+		return result;
+	}
 	listener = mr_vfio_user_listen(o->socket);
 	if (listener < 0) {
 		mr_vfio_user_destroy(server);

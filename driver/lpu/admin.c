@@ -135,8 +135,6 @@ int mr_lpu_admin(struct lpu *lpu, void *command, uint32_t *result)
 		if (!mr_lpu_admin_take(lpu, &c, &kind)) {
 			if (mr_lpu_bus_lost(lpu))
 				return mr_lpu_bus_lost(lpu);
-			if (mr_lpu_now_ns(lpu) > until)
-				return MR_E_TIMEOUT;
 			nap(lpu);
 		} else if (kind == ADMIN_FREE) {
 			return MR_E_PROTOCOL;
@@ -145,6 +143,9 @@ int mr_lpu_admin(struct lpu *lpu, void *command, uint32_t *result)
 		} else {
 			break;
 		}
+		/* Also where others came: a device may have one event after another to tell. */
+		if (mr_lpu_now_ns(lpu) > until)
+			return MR_E_TIMEOUT;
 	}
 	if (result)
 		*result = c.result;

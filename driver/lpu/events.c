@@ -224,6 +224,7 @@ void mr_lpu_events_look(struct lpu *lpu)
 	struct mr_lpu_completion c;
 	enum admin_kind kind;
 
-	while (mr_lpu_admin_take(lpu, &c, &kind))
+	/* A ring's worth: a device that answers each event command at once must not keep poll here. */
+	for (uint32_t i = 0; i < ADMIN_ENTRIES && mr_lpu_admin_take(lpu, &c, &kind); i++)
 		mr_lpu_events_admin(lpu, kind, &c);
 }

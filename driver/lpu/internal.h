@@ -157,6 +157,8 @@ struct lpu {
 	int abort_vain; /* the device said of an ABORT that it knows no such command */
 	uint32_t armed; /* since the latest arm: 1 = nothing was taken, 2 = something was */
 	int lost;       /* the status that poll gives from now on, 0 = the device is there */
+	/* of the latest KV_READ that ended well, out of the device's reach */
+	struct mr_kv_desc read_descs[MR_KV_DESCS_MAX];
 	/* what a reset ended and poll has not yet told: [ended_next, ended_count) */
 	struct pending *ended; /* [entries] */
 	uint32_t ended_next, ended_count;
@@ -251,8 +253,8 @@ int mr_lpu_kv_import(struct mr_device *dev, struct mr_slot slot, const struct mr
 		     uint32_t count, uint64_t tag);
 /* Room for KV_READ, once kv_layer_bytes is known: 0 or what the arena said. */
 int mr_lpu_read_room(struct lpu *lpu);
-/* The KV_READ @p has ended well: 0, or MR_E_PROTOCOL where its descriptors are not what was asked for. */
-int mr_lpu_read_check(const struct lpu *lpu, const struct pending *p);
+/* The KV_READ @p has ended well: takes its descriptors. MR_E_PROTOCOL where they are not what was asked for. */
+int mr_lpu_read_take(struct lpu *lpu, const struct pending *p);
 int mr_lpu_kv_fork(struct mr_device *dev, struct mr_slot from, uint32_t positions,
 		   const struct mr_slot_config *config, struct mr_slot *slot);
 /* 0, MR_E_NOT_ACTIVE, MR_E_STALE, or why the device refused to open it. */

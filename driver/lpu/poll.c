@@ -251,8 +251,7 @@ static int retire(struct lpu *lpu, struct pending *p, int status, struct mr_even
 }
 
 /* A completion of @p: its verdict, or MR_E_PROTOCOL where it contradicts what was seen. */
-static int verdict(const struct lpu *lpu, const struct pending *p,
-		   const struct mr_lpu_completion *c)
+static int verdict(struct lpu *lpu, const struct pending *p, const struct mr_lpu_completion *c)
 {
 	int status = -(int)c->status;
 
@@ -265,7 +264,7 @@ static int verdict(const struct lpu *lpu, const struct pending *p,
 		return MR_E_PROTOCOL;
 	if (p->kind == PENDING_READ && !status && c->result != p->count)
 		return MR_E_PROTOCOL;
-	return status || p->kind != PENDING_READ ? status : mr_lpu_read_check(lpu, p);
+	return status || p->kind != PENDING_READ ? status : mr_lpu_read_take(lpu, p);
 }
 
 /*

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* KV_READ: one at a time, into a region of its own, where descriptors lie before the blocks. */
+#include <string.h>
+
 #include "driver/lpu/internal.h"
 #include "driver/metrics.h"
 
@@ -56,15 +58,18 @@ int mr_lpu_kv_read(struct mr_device *dev, struct mr_slot slot, uint32_t layer, u
 	p->slot = slot.index;
 	p->generation = slot.generation;
 	lpu->reading = 1;
-	*descs = lpu->kv_read->base;
+	*descs = lpu->read_descs;
 	mr_count(MR_M_copy_kv_lpu_back, count * lpu->kv_layer_bytes);
 	mr_lpu_submit(lpu, 1);
 	return 0;
 }
 
-int mr_lpu_read_check(const struct lpu *lpu, const struct pending *p)
+int mr_lpu_read_take(struct lpu *lpu, const struct pending *p)
 {
-	const struct mr_kv_desc *d = lpu->kv_read->base;
+	struct mr_kv_desc *d = lpu->read_descs;
+
+	/* Read once: the device could write them again. */
+	memcpy(d, lpu->kv_read->base, p->count * sizeof(*d));
 
 	for (uint32_t i = 0; i < p->count; i++)
 		if (d[i].iova != block_iova(lpu, i) || d[i].block != p->block + i ||

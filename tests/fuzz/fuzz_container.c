@@ -125,6 +125,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 				   copy->meta_bytes - from);
 		read_container(copy, size, &chip);
 	}
+	/* And with the sizes that its counts need, where the input has them. */
+	if (size >= sizeof(*copy)) {
+		mr_container_layout(copy);
+		copy->total_bytes = size;
+		if (copy->meta_bytes <= size && copy->meta_bytes > from) {
+			mr_container_seal(copy);
+			read_container(copy, size, &chip);
+		}
+	}
 	free(copy);
 	return 0;
 }

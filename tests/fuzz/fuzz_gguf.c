@@ -8,8 +8,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "driver/model/chat.h"
+#include "driver/model/gguf.h"
 #include "driver/model/model.h"
 #include "driver/model/tokenizer.h"
 
@@ -56,6 +59,45 @@ static void drive(const struct mr_model *m, struct mr_token_work *work, const ch
 	}
 	n = mr_chat_encode(m, work, &message, 1, 1, ids, IDS);
 	check(n >= 0 || !m->chat.known || bytes > TEXT_BYTES - 256, "a chat is rendered");
+	n = mr_chat_continue(m, work, m->chat.end + (bytes & 1), text, bytes, ids, IDS);
+	check(n >= 0 || !m->chat.known || bytes > TEXT_BYTES - 256, "a chat goes on");
+	n = mr_chat_render(m, &message, 1, 1, (char *)ids, sizeof(ids));
+	check(m->chat.known ? n > 0 : n < 0, "a chat is shown");
+}
+
+/* What the commands list of a file. */
+static void list(const struct mr_model *m)
+{
+	const struct mr_gguf *g = m->gguf;
+	enum mr_packing packing;
+	struct mr_tensor found;
+
+	for (uint32_t i = 0; i < mr_gguf_pair_count(g); i++) {
+		const struct mr_gguf_pair *p = mr_gguf_pair_at(g, i);
+		check(p->key.data != NULL && mr_gguf_type_name(p->value.type) != NULL, "a key");
+	}
+	for (uint32_t i = 0; i < mr_gguf_tensor_count(g); i++) {
+		const struct mr_tensor *t = mr_gguf_tensor_at(g, i);
+		check(!mr_model_tensor(m, t->name, &found), "a tensor that is not found");
+		check(mr_tensor_type_name(t->type) != NULL, "a type without a name");
+		if (!mr_model_packing(t->type, &packing))
+			check(packing < MR_PACK_BF16_TILES, "a packing that is none");
+	}
+	check(mr_model_tensor(m, "", &found) != 0, "a tensor without a name");
+}
+
+/* The same from a file: the same verdict. */
+static void as_file(const uint8_t *data, size_t size, int status)
+{
+	struct mr_model *m = NULL;
+	char path[32], why[256];
+	int fd = memfd_create("fuzz", MFD_CLOEXEC);
+
+	check(fd >= 0 && write(fd, data, size) == (ssize_t)size, "memfd");
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	check(mr_model_open(path, &m, why, sizeof(why)) == status, "a file is read otherwise");
+	mr_model_close(m);
+	close(fd);
 }
 
 static void as_model(const uint8_t *data, size_t size)
@@ -73,6 +115,9 @@ static void as_model(const uint8_t *data, size_t size)
 	rc = mr_model_open_memory(copy, size, &m, why, sizeof(why));
 	check(!rc == !!m, "a model or a refusal");
 	check(!rc || strlen(why) < sizeof(why), "a refusal has a sentence");
+	if (!rc)
+		list(m);
+	as_file(data, size, rc);
 	if (!rc && !mr_token_work_create(m->tokenizer, TEXT_BYTES, &work)) {
 		drive(m, work, (const char *)copy, size < TEXT_BYTES ? size : TEXT_BYTES);
 		mr_token_work_destroy(work);

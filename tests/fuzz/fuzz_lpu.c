@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <time.h>
 
 #include <millrace/lpu_port.h>
@@ -32,6 +33,11 @@
 #define HOT     2u
 #define ECC     4u
 #define ASSERTS 8u
+#define ARM     16u /* the queue's vector, which goes to an eventfd */
+#define REGS    32u /* all are read, and one is written */
+#define RINGS   64u /* a senseless index */
+#define ON \
+	128u /* the next command is not kept waiting; of the first: a function-level reset at the end */
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -192,6 +198,17 @@ static void feel(uint8_t what, const uint8_t *command)
 		mr_sim_ecc(&port, word & 1, word >> 1 & 1);
 	if (what & ASSERTS)
 		mr_sim_assert(&port);
+	if (what & ARM)
+		port.ops->doorbell(port.ctx, what & IO, MR_LPU_DB_ARM, 1);
+	if (what & RINGS)
+		port.ops->doorbell(port.ctx, word % 8, word % 6 * 4, word);
+	if (!(what & REGS))
+		return;
+	for (uint32_t at = 0; at < 0x48; at += 4)
+		port.ops->reg_read(port.ctx, at);
+	/* ENABLE aside: that is for the end. */
+	if (word % 0x44 / 4 * 4 != MR_LPU_REG_CONTROL)
+		port.ops->reg_write(port.ctx, word % 0x44 / 4 * 4, word);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -204,6 +221,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		check(!mr_sim_create(&o, &port), "power on");
 		mem = aligned_alloc(4096, BYTES);
 		check(mem && !port.ops->dma_map(port.ctx, IOVA, mem, BYTES, 3), "memory");
+		int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+		check(fd >= 0 && !port.ops->irq(port.ctx, 0, fd) && !port.ops->irq(port.ctx, 1, fd),
+		      "interrupts");
 	}
 	power_up();
 	if (size < 1 + count * 65)
@@ -216,10 +236,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	memcpy(mem + DATA, data + used, size - used < BYTES - DATA ? size - used : BYTES - DATA);
 	for (size_t i = 0; i < count; i++) {
 		feel(data[1 + i * 65], data + 2 + i * 65);
-		if (post(data[1 + i * 65] & IO, data + 2 + i * 65) == 1)
+		if (i && data[1 + i * 65] & ON)
+			post_for(0, data[1 + i * 65] & IO, data + 2 + i * 65);
+		else if (post(data[1 + i * 65] & IO, data + 2 + i * 65) == 1)
 			break;
 	}
-	if (count && data[1] & 0x80)
+	if (count && data[1] & ON)
 		check(!port.ops->reset(port.ctx), "function-level reset");
 	control(0);
 	return 0;

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <millrace/status.h>
 
@@ -30,6 +31,25 @@ static void check(int holds, const char *what)
 		return;
 	fprintf(stderr, "fuzz_observe: %s\n", what);
 	abort();
+}
+
+/* The file @path of [@data, @data + @size). */
+static const char *file_of(const void *data, size_t size)
+{
+	static char path[] = "/tmp/millrace-fuzz-XXXXXX";
+	static int fd = -1;
+
+	if (fd < 0) {
+		fd = mkstemp(path);
+		check(fd >= 0, "a file");
+	}
+	check(!ftruncate(fd, 0) && pwrite(fd, data, size, 0) == (ssize_t)size, "a file");
+	return path;
+}
+
+static void remove_file(void)
+{
+	unlink(file_of("", 0));
 }
 
 static void show_counters(struct top_snapshot *s)
@@ -61,6 +81,10 @@ static void read_counters(const uint8_t *data, size_t size)
 	memcpy(&s[1].file, data, size < sizeof(s[1].file) ? size : sizeof(s[1].file));
 	if (mr_counters_check(&s[1].file, size) == 0)
 		show_counters(s);
+	check(!top_take(file_of(data, size), &s[1]) == !mr_counters_check(&s[1].file, size),
+	      "a file is read otherwise");
+	memset(&s[1].file, 0, sizeof(s[1].file));
+	memcpy(&s[1].file, data, size < sizeof(s[1].file) ? size : sizeof(s[1].file));
 	h->magic = MR_COUNTERS_MAGIC;
 	h->version = MR_COUNTERS_VERSION;
 	h->header_bytes = sizeof(*h);
@@ -76,9 +100,11 @@ static void read_counters(const uint8_t *data, size_t size)
 	h->histograms_offset = offsetof(struct mr_counters_file, histograms);
 	h->state %= MR_SERVER_STOPPED + 1;
 	show_counters(s);
+	check(!top_take(file_of(&s[1].file, sizeof(s[1].file)), &s[1]), "a good file is refused");
+	show_counters(s);
 }
 
-/* Phases follow each other, and a device's pieces of work do not overlap. */
+/* Phases follow each other, and a device's pieces of work do not overlap, but for those that went together. */
 static void show_trace(const struct mr_trace *trace)
 {
 	static uint64_t free_ns[UINT16_MAX + 1];
@@ -93,7 +119,9 @@ static void show_trace(const struct mr_trace *trace)
 		const struct work *w = &t.works[i];
 
 		check(w->from_ns <= w->to_ns, "negative work");
-		check(w->from_ns >= free_ns[w->device], "work that overlaps");
+		check(w->together ? w->to_ns == free_ns[w->device]
+				  : w->from_ns >= free_ns[w->device],
+		      "work that overlaps");
 		free_ns[w->device] = w->to_ns;
 	}
 	check(timeline_json(&t, sink) == 0 && timeline_text(&t, sink) == 0, "output");
@@ -107,6 +135,9 @@ static void read_trace(const uint8_t *data, size_t size)
 	uint64_t bytes = sizeof(*h) + 64 * sizeof(struct mr_trace_record);
 
 	if (mr_trace_parse(data, size, &trace) == 0)
+		show_trace(&trace);
+	mr_trace_free(&trace);
+	if (mr_trace_read(file_of(data, size), &trace) == 0)
 		show_trace(&trace);
 	mr_trace_free(&trace);
 	h = calloc(1, bytes);
@@ -123,13 +154,17 @@ static void read_trace(const uint8_t *data, size_t size)
 		check(trace.records[i].sequence > trace.records[i - 1].sequence, "order");
 	show_trace(&trace);
 	mr_trace_free(&trace);
+	check(mr_trace_read(file_of(h, bytes), &trace) == 0, "a good file is refused");
+	mr_trace_free(&trace);
 	free(h);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	if (!sink)
+	if (!sink) {
 		sink = fopen("/dev/null", "w");
+		atexit(remove_file);
+	}
 	check(sink != NULL, "no sink");
 	if (size >= 8 && !memcmp(data, "MRTRACE1", 8))
 		read_trace(data, size);

@@ -61,6 +61,55 @@ static void assemble(const struct mr_wire_in *in)
 	}
 }
 
+/* What was taken, written anew and taken again, is the same. */
+static void rewrite(const struct mr_wire_key *key, enum mr_wire_direction way,
+		    const struct mr_wire_in *in)
+{
+	uint8_t out[MR_WIRE_DATAGRAM_MAX];
+	uint64_t copies[256];
+	uint8_t *body = mr_wire_begin(key, in->type, in->request, out);
+	size_t bytes = 0;
+	struct mr_wire_in again;
+
+	switch (in->type) {
+	case MR_WIRE_SUBMIT:
+		mr_wire_put_submit(body, &in->submit);
+		memcpy(body + sizeof(in->submit), in->tail, in->fragment_bytes);
+		bytes = sizeof(in->submit) + in->fragment_bytes;
+		break;
+	case MR_WIRE_RESEND:
+		mr_wire_put_resend(body, &in->resend);
+		bytes = sizeof(in->resend);
+		break;
+	case MR_WIRE_TOKENS:
+		mr_wire_put_tokens(body, &in->tokens);
+		bytes = in->tokens.count * sizeof(struct mr_wire_token);
+		memcpy(body + sizeof(in->tokens), in->tail, bytes);
+		bytes += sizeof(in->tokens);
+		break;
+	case MR_WIRE_DONE:
+		must(in->done.copy_sites <= 256);
+		for (uint32_t i = 0; i < in->done.copy_sites; i++)
+			copies[i] = mr_wire_copies_at(in, i);
+		mr_wire_put_done(body, &in->done, copies);
+		bytes = sizeof(in->done) + in->done.copy_sites * sizeof(copies[0]);
+		break;
+	case MR_WIRE_ERROR:
+		mr_wire_put_error(body, &in->error);
+		bytes = sizeof(in->error);
+		break;
+	case MR_WIRE_WANT:
+		mr_wire_put_want(body, &in->want);
+		bytes = sizeof(in->want);
+		break;
+	default:
+		break;
+	}
+	bytes = mr_wire_seal(key, out, bytes);
+	must(mr_wire_parse(key, way, out, bytes, &again) == 0 && again.type == in->type &&
+	     again.request == in->request && again.fragment_bytes == in->fragment_bytes);
+}
+
 static void take(const struct mr_wire_key *key, int to_client, const uint8_t *p, size_t n)
 {
 	enum mr_wire_direction way = to_client ? MR_WIRE_TO_CLIENT : MR_WIRE_TO_SERVER;
@@ -74,6 +123,7 @@ static void take(const struct mr_wire_key *key, int to_client, const uint8_t *p,
 		return;
 	}
 	must((in.type >= MR_WIRE_TOKENS) == to_client);
+	rewrite(key, way, &in);
 	if (in.type == MR_WIRE_SUBMIT)
 		assemble(&in);
 	if (in.type == MR_WIRE_TOKENS)
@@ -100,6 +150,29 @@ static size_t authenticate(const struct mr_wire_key *key, int to_client, uint8_t
 	return mr_wire_seal(key, p, body);
 }
 
+/* What is sent back is taken at the other end, which has @in's address. */
+static void reply(const struct frame_end *self, const struct frame_in *in)
+{
+	static uint8_t frame[FRAME_UDP_BYTES + 65536];
+	struct frame_in back;
+	size_t n;
+
+	if (in->kind == FRAME_UDP) {
+		memcpy(frame + FRAME_UDP_BYTES, in->payload, in->payload_bytes);
+		n = mr_frame_udp(self, &in->from, 7, frame, in->payload_bytes);
+		mr_frame_parse(&in->from, frame, n, &back);
+		must(back.kind == FRAME_UDP && back.payload_bytes == in->payload_bytes);
+	} else if (in->kind == FRAME_ARP_REQUEST) {
+		n = mr_frame_arp_reply(self, &in->from, frame);
+		mr_frame_parse(&in->from, frame, n, &back);
+		must(back.kind == FRAME_ARP_REPLY && back.from.ip == self->ip);
+	} else if (in->kind == FRAME_ARP_REPLY) {
+		n = mr_frame_arp_request(self, in->from.ip, frame);
+		mr_frame_parse(&in->from, frame, n, &back);
+		must(back.kind == FRAME_ARP_REQUEST && back.from.ip == self->ip);
+	}
+}
+
 static void one(const struct mr_wire_key *key, unsigned control, const uint8_t *data, size_t n)
 {
 	static const struct frame_end self = {{2, 0, 0, 0, 0, 1}, 7878, 0x0a4d0001};
@@ -110,6 +183,7 @@ static void one(const struct mr_wire_key *key, unsigned control, const uint8_t *
 	memcpy(p, data, n);
 	if (control & 1) {
 		mr_frame_parse(&self, p, n, &in);
+		reply(&self, &in);
 		if (in.kind == FRAME_UDP)
 			take(key, control >> 2 & 1, in.payload, in.payload_bytes);
 	} else {
