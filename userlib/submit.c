@@ -46,13 +46,24 @@ void *mr_ring_data(struct mr_ring *ring, size_t bytes, uint64_t *offset)
 	return ring->data + *offset;
 }
 
+/*
+ * A place for an SQE that makes a request. The last one is left to CANCEL and RELEASE, so that a client whose
+ * SQEs wait for room can end what is under way.
+ */
+static int place_for_request(struct mr_ring *ring)
+{
+	if (mr_ring_room(ring) < 2)
+		reclaim(ring);
+	return mr_ring_room(ring) >= 2;
+}
+
 /* Room for @bytes of data that go with the next SQE, or NULL and *@rc. */
 static void *make_room(struct mr_ring *ring, size_t bytes, uint64_t *offset, int *rc)
 {
 	void *room = NULL;
 
 	*rc = bytes > ring->data_bytes ? MR_E_TOO_LARGE : MR_E_FULL;
-	if (*rc == MR_E_FULL && mr_ring_room(ring))
+	if (*rc == MR_E_FULL && place_for_request(ring))
 		room = mr_ring_data(ring, bytes, offset);
 	return room;
 }
@@ -164,6 +175,8 @@ int mr_ring_fork(struct mr_ring *ring, uint64_t key, uint64_t target, uint32_t f
 		if (!room)
 			return rc;
 		put_params(&sqe, params, room, offset);
+	} else if (!place_for_request(ring)) {
+		return MR_E_FULL;
 	}
 	return mr_ring_push(ring, &sqe);
 }

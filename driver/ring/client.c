@@ -21,7 +21,8 @@ static int make_slots(struct ring_client *client)
 	client->requests_max = count;
 	client->slots = calloc(count, sizeof(*client->slots));
 	client->live = calloc(count, sizeof(*client->live));
-	if (!client->slots || !client->live)
+	client->ahead = calloc(client->mem.sq_mask / 64 + 1, sizeof(*client->ahead));
+	if (!client->slots || !client->live || !client->ahead)
 		return MR_E_NO_MEMORY;
 	for (uint32_t i = 0; i < count; i++) {
 		client->live[i] = i;
@@ -62,6 +63,7 @@ int mr_ring_client_create(struct mr_ring_server *server, const struct mr_hello *
 		return rc;
 	}
 	client->sq_index = server->options.first_index;
+	client->looked = server->options.first_index;
 	client->cq_index = server->options.first_index;
 	client->cq_head = server->options.first_index;
 	client->socket = socket;
@@ -110,6 +112,7 @@ void mr_ring_client_free(struct ring_client *client)
 		close(client->socket);
 	free(client->slots);
 	free(client->live);
+	free(client->ahead);
 	free(client);
 }
 
@@ -120,6 +123,8 @@ uint32_t mr_ring_slot_take(struct ring_client *client)
 
 	slot->live = client->live_count++;
 	slot->promised = 0;
+	slot->cancel = 1;
+	client->cancels++;
 	slot->scored = 0;
 	slot->overrun = 0;
 	return index;
@@ -132,6 +137,7 @@ void mr_ring_slot_give(struct ring_client *client, uint32_t index)
 	uint32_t moved = client->live[last];
 
 	client->promised -= slot->promised;
+	client->cancels -= slot->cancel;
 	client->live[slot->live] = moved;
 	client->slots[moved].live = slot->live;
 	client->live[last] = index;

@@ -156,13 +156,34 @@ static void name_prefix(struct ring_client *client, const struct mr_sqe *sqe)
 		mr_ring_cq_done(client, sqe);
 }
 
+uint32_t mr_ring_room_of(const struct mr_sqe *sqe)
+{
+	return sqe->op >= MR_OP_SUBMIT && sqe->op <= MR_OP_SCORE ? RING_REQUEST_ROOM : 1;
+}
+
+/* The slot of the request that a CANCEL or RELEASE ends, while a CQE is set aside for that; or NULL. */
+static struct ring_slot *slot_ended(struct ring_client *client, const struct mr_sqe *sqe)
+{
+	const struct mr_request *request = mr_sched_ends(client->server->options.sched, client->id,
+							 sqe->target, sqe->op == MR_OP_RELEASE);
+	struct ring_slot *slot = request ? &client->slots[request->front_word[0]] : NULL;
+
+	return slot && slot->cancel ? slot : NULL;
+}
+
 /* CANCEL and RELEASE. */
 static void end_target(struct ring_client *client, const struct mr_sqe *sqe)
 {
 	struct mr_sched *sched = client->server->options.sched;
+	struct ring_slot *slot = slot_ended(client, sqe);
 	int rc = sqe->op == MR_OP_CANCEL ? mr_sched_cancel(sched, client->id, sqe->target)
 					 : mr_sched_release(sched, client->id, sqe->target);
 
+	/* What was set aside for this answer is its own now. */
+	if (slot) {
+		slot->cancel = 0;
+		client->cancels--;
+	}
 	if (rc)
 		mr_ring_refuse(client, sqe, rc, RING_FIELD(target));
 	else
@@ -204,4 +225,18 @@ void mr_ring_take(struct ring_client *client, const struct mr_sqe *sqe)
 	default:
 		mr_ring_cq_done(client, sqe);
 	}
+}
+
+int mr_ring_take_ahead(struct ring_client *client, const struct mr_sqe *sqe)
+{
+	uint32_t field;
+
+	if ((sqe->op != MR_OP_CANCEL && sqe->op != MR_OP_RELEASE) ||
+	    !client->server->options.sched || check(client, sqe, &field) ||
+	    !slot_ended(client, sqe))
+		return 0;
+	mr_count(MR_M_ring_sqe, 1);
+	mr_count(MR_M_ring_ahead, 1);
+	end_target(client, sqe);
+	return 1;
 }

@@ -145,6 +145,15 @@ int mr_sched_cancel(struct mr_sched *s, uint64_t client, uint64_t key)
 	return 0;
 }
 
+const struct mr_request *mr_sched_ends(const struct mr_sched *s, uint64_t client, uint64_t key,
+				       int release)
+{
+	const struct sequence *q = release ? mr_sched_sequence(s, client, key) : NULL;
+	const struct entry *e = q ? q->entry : mr_sched_find(s, client, key);
+
+	return e && !e->seq->ending ? &e->request : NULL;
+}
+
 int mr_sched_release(struct mr_sched *s, uint64_t client, uint64_t key)
 {
 	struct sequence *q = mr_sched_sequence(s, client, key);

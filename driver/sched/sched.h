@@ -209,6 +209,12 @@ void mr_sched_refusal(const struct mr_sched *sched, uint64_t *wanted, uint64_t *
 /* Ends the request named by (client, key); front->end follows with MR_E_CANCELLED. 0 or MR_E_NOT_FOUND. */
 int mr_sched_cancel(struct mr_sched *sched, uint64_t client, uint64_t key);
 /*
+ * The request under way that mr_sched_cancel, or with @release mr_sched_release, of (@client, @key) would end;
+ * NULL = none.
+ */
+const struct mr_request *mr_sched_ends(const struct mr_sched *sched, uint64_t client, uint64_t key,
+				       int release);
+/*
  * Ends the sequence that @key's request made, paused or under way (as CANCEL then), or the request of that
  * key, or the prefix of that name, if the client named it. 0 or MR_E_NOT_FOUND.
  */

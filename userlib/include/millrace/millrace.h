@@ -115,7 +115,8 @@ uint64_t mr_ring_features(const struct mr_ring *ring);
  * MR_SUBMIT_*; @params: NULL = greedy, MR_MAX_TOKENS tokens. Both are copied before the call
  * returns. Returns 0; MR_E_FULL: no SQE or not enough of the data area free now, take completions
  * and try again; MR_E_TOO_LARGE: would never fit; MR_E_INVALID: nothing to submit. Everything else
- * comes as ERROR.
+ * comes as ERROR. All calls that make requests leave the last free SQE to mr_ring_cancel and
+ * mr_ring_release.
  */
 int mr_ring_submit_text(struct mr_ring *ring, uint64_t key, const char *text, size_t bytes,
 			uint32_t flags, const struct mr_params *params);

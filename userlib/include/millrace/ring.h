@@ -32,7 +32,9 @@
  *                 or ERROR with its key; SUBMIT, APPEND and FORK also by TOKENs before that, SCORE
  *                 by SCOREs. Room for the one DONE or ERROR is set aside when the SQE is taken, and
  *                 no TOKEN or SCORE is made without room, so a full completion queue delays SQEs
- *                 and answers, of this client alone, and loses nothing.
+ *                 and answers, of this client alone, and loses nothing. With the room for its end
+ *                 a request has room for the answer of the CANCEL or RELEASE that ends it: such an
+ *                 SQE never waits for room, nor behind SQEs that do. All others are taken in order.
  *   sequence      The KV state of a prompt and its answers. It ends with the answer, unless the
  *                 request said MR_SUBMIT_KEEP: then it is paused, and APPEND goes on with it.
  *   prefix        The tokens that a sequence had when PREFIX named it. They go before a SUBMIT's
