@@ -181,6 +181,51 @@ int mr_ring_fork(struct mr_ring *ring, uint64_t key, uint64_t target, uint32_t f
 	return mr_ring_push(ring, &sqe);
 }
 
+int mr_ring_submit(struct mr_ring *ring, const struct mr_sqe *sqe, const void *data, size_t bytes,
+		   const void *params, size_t params_bytes)
+{
+	struct mr_sqe own = *sqe;
+	unsigned char *room;
+	uint64_t offset;
+	int rc;
+
+	if ((bytes && !data) || (params_bytes && !params) || params_bytes % 8)
+		return MR_E_INVALID;
+	if (bytes > ring->data_bytes || params_bytes > ring->data_bytes)
+		return MR_E_TOO_LARGE;
+	if (!bytes && !params_bytes)
+		return place_for_request(ring) ? mr_ring_push(ring, &own) : MR_E_FULL;
+	room = make_room(ring, params_bytes + bytes, &offset, &rc);
+	if (!room)
+		return rc;
+	if (params_bytes) {
+		memcpy(room, params, params_bytes);
+		own.params_offset = offset;
+		own.params_bytes = (uint32_t)params_bytes;
+	}
+	if (bytes) {
+		memcpy(room + params_bytes, data, bytes);
+		own.data_offset = offset + params_bytes;
+		own.data_bytes = (uint32_t)bytes;
+	}
+	return mr_ring_push(ring, &own);
+}
+
+int mr_stops_add(struct mr_stops *stops, const char *text, size_t bytes)
+{
+	uint32_t n = stops->count, from = n && n <= MR_STOP_STRINGS_MAX ? stops->ends[n - 1] : 0;
+
+	if (!bytes)
+		return MR_E_INVALID;
+	if (n >= MR_STOP_STRINGS_MAX || from > MR_STOP_BYTES_MAX ||
+	    bytes > MR_STOP_BYTES_MAX - from)
+		return MR_E_TOO_LARGE;
+	memcpy(stops->text + from, text, bytes);
+	stops->ends[n] = (uint16_t)(from + bytes);
+	stops->count = n + 1;
+	return (int)n;
+}
+
 /* The block of @count parts of @sizes units each; returns the units of all, or 0 where one has none. */
 static uint64_t describe(struct mr_continuations *block, const size_t *sizes, uint32_t count)
 {

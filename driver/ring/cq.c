@@ -223,7 +223,10 @@ static void end(void *front, struct mr_request *request, const struct mr_end *en
 	int status = slot->overrun ? MR_E_FULL : end->status;
 	struct mr_cqe cqe = about(request, status ? MR_CQE_ERROR : MR_CQE_DONE);
 
-	cqe.ended = slot->overrun ? MR_ENDED_ERROR : ended(end->finish);
+	cqe.ended = slot->overrun      ? MR_ENDED_ERROR
+		    : end->stop_string ? MR_ENDED_STOP_STRING
+				       : ended(end->finish);
+	cqe.token = end->stop_string ? end->stop_string - 1 : 0;
 	cqe.status = status;
 	cqe.position = end->prompt_tokens + end->tokens;
 	cqe.index = end->tokens + slot->scored;

@@ -25,6 +25,9 @@
 /* How a refusal names a field. */
 #define RING_FIELD(name) ((uint32_t)offsetof(struct mr_sqe, name))
 #define RING_PARAM(name) (MR_FIELD_PARAMS + (uint32_t)offsetof(struct mr_params, name))
+#define RING_STOPS(name)                                        \
+	(MR_FIELD_PARAMS + (uint32_t)sizeof(struct mr_params) + \
+	 (uint32_t)offsetof(struct mr_stops, name))
 #define RING_CONTINUATIONS(name) \
 	(MR_FIELD_CONTINUATIONS + (uint32_t)offsetof(struct mr_continuations, name))
 

@@ -61,6 +61,36 @@ static int check_data(const struct ring_client *client, const struct mr_sqe *sqe
 	return 0;
 }
 
+static int check_stops(const struct mr_sqe *sqe, const struct mr_stops *stops, uint32_t *field)
+{
+	uint32_t before = 0;
+
+	*field = RING_STOPS(count);
+	if (stops->count > MR_STOP_STRINGS_MAX)
+		return MR_E_RANGE;
+	if (sqe->op == MR_OP_SCORE && stops->count)
+		return MR_E_INVALID;
+	*field = RING_STOPS(reserved);
+	if (stops->reserved)
+		return MR_E_INVALID;
+	for (uint32_t i = 0; i < MR_STOP_STRINGS_MAX; i++) {
+		*field = RING_STOPS(ends) + (uint32_t)sizeof(stops->ends[0]) * i;
+		if (i >= stops->count && stops->ends[i])
+			return MR_E_INVALID;
+		if (i < stops->count &&
+		    (stops->ends[i] <= before || stops->ends[i] > MR_STOP_BYTES_MAX))
+			return MR_E_RANGE;
+		if (i < stops->count)
+			before = stops->ends[i];
+	}
+	for (uint32_t i = before; i < MR_STOP_BYTES_MAX; i++) {
+		*field = RING_STOPS(text) + i;
+		if (stops->text[i])
+			return MR_E_INVALID;
+	}
+	return 0;
+}
+
 static int check_params(const struct ring_client *client, const struct mr_sqe *sqe,
 			const struct mr_params *params, uint32_t *field)
 {
@@ -98,10 +128,28 @@ static int check_params(const struct ring_client *client, const struct mr_sqe *s
 	return 0;
 }
 
-static int read_params(const struct ring_client *client, const struct mr_sqe *sqe,
-		       struct mr_params *params, uint32_t *field)
+/* Stop strings, where the block is long enough for them and the client may have them. */
+static int read_stops(const struct ring_client *client, const struct mr_sqe *sqe,
+		      struct mr_stops *stops, uint32_t *field)
 {
-	uint32_t at;
+	uint32_t known = sizeof(struct mr_params), at;
+
+	if ((client->features & MR_FEATURE_STOPS) && sqe->params_bytes >= MR_PARAMS_STOPS_BYTES) {
+		copy_words(client, sqe->params_offset + known, stops, sizeof(*stops));
+		known = MR_PARAMS_STOPS_BYTES;
+	}
+	at = unknown_at(client, sqe->params_offset, known, sqe->params_bytes);
+	if (at) {
+		*field = MR_FIELD_PARAMS + at;
+		return MR_E_VERSION;
+	}
+	return check_stops(sqe, stops, field);
+}
+
+static int read_params(const struct ring_client *client, const struct mr_sqe *sqe,
+		       struct mr_params *params, struct mr_stops *stops, uint32_t *field)
+{
+	int rc;
 
 	*params = (struct mr_params){.version = MR_PARAMS_VERSION,
 				     .max_tokens = sqe->op == MR_OP_SCORE ? 0 : MR_MAX_TOKENS};
@@ -118,12 +166,8 @@ static int read_params(const struct ring_client *client, const struct mr_sqe *sq
 	if (sqe->params_offset % 8 || !inside(client, sqe->params_offset, sqe->params_bytes))
 		return MR_E_RANGE;
 	copy_words(client, sqe->params_offset, params, sizeof(*params));
-	at = unknown_at(client, sqe->params_offset, sizeof(*params), sqe->params_bytes);
-	if (at) {
-		*field = MR_FIELD_PARAMS + at;
-		return MR_E_VERSION;
-	}
-	return check_params(client, sqe, params, field);
+	rc = check_params(client, sqe, params, field);
+	return rc ? rc : read_stops(client, sqe, stops, field);
 }
 
 /* @units: bytes of text or token ids after the block. */
@@ -203,7 +247,8 @@ static uint32_t request_flags(uint16_t flags)
 	return (flags & MR_SUBMIT_CHAT ? MR_REQUEST_CHAT : 0) |
 	       (flags & MR_SUBMIT_TOKENS ? MR_REQUEST_TOKENS : 0) |
 	       (flags & MR_SUBMIT_IGNORE_EOS ? MR_REQUEST_IGNORE_EOS : 0) |
-	       (flags & MR_SUBMIT_KEEP ? MR_REQUEST_KEEP : 0);
+	       (flags & MR_SUBMIT_KEEP ? MR_REQUEST_KEEP : 0) |
+	       (flags & MR_SCORE_LOGPROBS ? MR_REQUEST_LOGPROBS : 0);
 }
 
 static enum mr_request_op request_op(uint16_t op)
@@ -215,7 +260,8 @@ static enum mr_request_op request_op(uint16_t op)
 }
 
 static void fill(struct ring_client *client, const struct mr_sqe *sqe,
-		 const struct mr_params *params, struct mr_request *request)
+		 const struct mr_params *params, const struct mr_stops *stops,
+		 struct mr_request *request)
 {
 	request->ops = &mr_ring_front_ops;
 	request->front = client;
@@ -230,6 +276,7 @@ static void fill(struct ring_client *client, const struct mr_sqe *sqe,
 	request->max_tokens = params->max_tokens;
 	request->itl_ns = params->itl_ns;
 	request->sampling = params->sampling;
+	request->stops = *stops;
 }
 
 /* The field behind what the orchestrator says of a request that passed the checks above. */
@@ -258,12 +305,13 @@ static uint32_t blamed(const struct ring_client *client, const struct mr_sqe *sq
 
 /* All that the SQE names but its input, into private memory. */
 static int read_blocks(const struct ring_client *client, const struct mr_sqe *sqe,
-		       struct mr_params *params, struct mr_continuations *block, uint32_t *field)
+		       struct mr_params *params, struct mr_stops *stops,
+		       struct mr_continuations *block, uint32_t *field)
 {
 	int rc = sqe->op == MR_OP_FORK ? 0 : check_data(client, sqe, field);
 
 	if (!rc)
-		rc = read_params(client, sqe, params, field);
+		rc = read_params(client, sqe, params, stops, field);
 	if (!rc && sqe->op == MR_OP_SCORE)
 		rc = read_continuations(client, sqe, block, field);
 	return rc;
@@ -274,10 +322,11 @@ void mr_ring_request(struct ring_client *client, const struct mr_sqe *sqe)
 	struct mr_sched *sched = client->server->options.sched;
 	struct mr_continuations block = {0};
 	struct mr_request *request;
+	struct mr_stops stops = {0};
 	struct mr_params params;
 	uint64_t wanted = 0, there = 0;
 	uint32_t slot, field = 0;
-	int rc = read_blocks(client, sqe, &params, &block, &field);
+	int rc = read_blocks(client, sqe, &params, &stops, &block, &field);
 
 	if (rc) {
 		mr_ring_refuse(client, sqe, rc, field);
@@ -300,7 +349,7 @@ void mr_ring_request(struct ring_client *client, const struct mr_sqe *sqe)
 		mr_ring_refuse_for(client, sqe, rc, RING_FIELD(data_offset), wanted, there);
 		return;
 	}
-	fill(client, sqe, &params, request);
+	fill(client, sqe, &params, &stops, request);
 	request->score_count = block.count;
 	for (uint32_t i = 0; i < block.count; i++)
 		request->score_ends[i] = block.ends[i];

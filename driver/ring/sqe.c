@@ -23,7 +23,7 @@ static const struct {
 	[MR_OP_SUBMIT] = {0, MR_SUBMIT_KNOWN, 1, 1, 0},
 	[MR_OP_APPEND] = {MR_FEATURE_APPEND, MR_SUBMIT_KNOWN, 1, 1, 1},
 	[MR_OP_FORK] = {MR_FEATURE_FORK, MR_SUBMIT_IGNORE_EOS | MR_SUBMIT_KEEP, 0, 1, 1},
-	[MR_OP_SCORE] = {MR_FEATURE_SCORE, MR_SUBMIT_TOKENS, 1, 1, 1},
+	[MR_OP_SCORE] = {MR_FEATURE_SCORE, MR_SUBMIT_TOKENS | MR_SCORE_LOGPROBS, 1, 1, 1},
 	[MR_OP_PREFIX] = {MR_FEATURE_PREFIX, 0, 0, 0, 1},
 	[MR_OP_CANCEL] = {0, 0, 0, 0, 1},
 	[MR_OP_RELEASE] = {0, 0, 0, 0, 1},
@@ -32,10 +32,13 @@ static const struct {
 
 uint64_t mr_ring_features_of(const struct mr_sched *sched)
 {
+	uint64_t scores = MR_FEATURE_SCORE | MR_FEATURE_LOGPROBS;
+
 	if (!sched)
 		return 0;
 	return MR_FEATURE_APPEND | MR_FEATURE_FORK | MR_FEATURE_PREFIX | MR_FEATURE_QUERY |
-	       MR_FEATURE_KEEP | MR_FEATURE_ITL | (mr_sched_scores(sched) ? MR_FEATURE_SCORE : 0);
+	       MR_FEATURE_KEEP | MR_FEATURE_ITL | MR_FEATURE_STOPS |
+	       (mr_sched_scores(sched) ? scores : 0);
 }
 
 static uint32_t clip(uint64_t n)
@@ -92,7 +95,8 @@ static int check(const struct ring_client *client, const struct mr_sqe *sqe, uin
 	*field = RING_FIELD(flags);
 	if (sqe->flags & ~rules[sqe->op].flags)
 		return MR_E_VERSION;
-	if ((sqe->flags & MR_SUBMIT_KEEP) && !(client->features & MR_FEATURE_KEEP))
+	if (((sqe->flags & MR_SUBMIT_KEEP) && !(client->features & MR_FEATURE_KEEP)) ||
+	    ((sqe->flags & MR_SCORE_LOGPROBS) && !(client->features & MR_FEATURE_LOGPROBS)))
 		return MR_E_NOT_SUPPORTED;
 	*field = RING_FIELD(reserved[0]);
 	if (sqe->reserved[0])

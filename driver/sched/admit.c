@@ -8,7 +8,9 @@
 #include "driver/sched/internal.h"
 #include "kernels/cpu/sample.h"
 
-#define FLAGS_KNOWN (MR_REQUEST_CHAT | MR_REQUEST_TOKENS | MR_REQUEST_IGNORE_EOS | MR_REQUEST_KEEP)
+#define FLAGS_KNOWN                                                                      \
+	(MR_REQUEST_CHAT | MR_REQUEST_TOKENS | MR_REQUEST_IGNORE_EOS | MR_REQUEST_KEEP | \
+	 MR_REQUEST_LOGPROBS)
 
 static int check_ids(const struct mr_sched *s, const uint32_t *ids, uint32_t count, uint32_t room)
 {
@@ -29,7 +31,8 @@ static int check_fields(const struct mr_sched *s, const struct mr_request *r)
 	    (r->flags & (MR_REQUEST_CHAT | MR_REQUEST_TOKENS)) ==
 		    (MR_REQUEST_CHAT | MR_REQUEST_TOKENS))
 		return MR_E_INVALID;
-	if (score && (r->flags & ~MR_REQUEST_TOKENS))
+	if (score ? (r->flags & ~(MR_REQUEST_TOKENS | MR_REQUEST_LOGPROBS)) || r->stops.count
+		  : r->flags & MR_REQUEST_LOGPROBS)
 		return MR_E_INVALID;
 	if (fork &&
 	    ((r->flags & (MR_REQUEST_CHAT | MR_REQUEST_TOKENS)) || r->text_bytes || r->token_count))
@@ -42,6 +45,10 @@ static int check_fields(const struct mr_sched *s, const struct mr_request *r)
 		return MR_E_TOO_LARGE;
 	if (score && (!r->ops->score || !(s->decode->caps.stages & MR_STAGE_SCORE)))
 		return MR_E_NOT_SUPPORTED;
+	if (mr_stops_check(&r->stops))
+		return MR_E_RANGE;
+	if (r->stops.count && !s->model->tokenizer)
+		return MR_E_MODEL;
 	if (s->dead)
 		return s->dead;
 	return mr_sampling_check(&r->sampling, s->decode->caps.vocab);
@@ -127,6 +134,7 @@ static void begin(struct mr_sched *s, struct entry *e, struct sequence *q, uint3
 		q->account->kept++;
 	}
 	add_model_stops(s->model, &e->request);
+	mr_stops_begin(e);
 	mr_sched_accept(s, e, q);
 }
 

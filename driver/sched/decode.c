@@ -206,7 +206,9 @@ static void deliver(struct mr_sched *s, struct sequence *q, const struct mr_even
 	mr_trace_at(MR_T_token, q->owner, decode_row(s), event->position, now);
 	mr_count(MR_M_sched_tokens, 1);
 	e->request.ops->token(e->request.front, &e->request, &token);
-	if (is_stop(s, e, token.token))
+	e->stop_string = mr_stops_feed(s, e, token.token);
+	mr_count(MR_M_sched_stop_strings, e->stop_string != 0);
+	if (e->stop_string || is_stop(s, e, token.token))
 		mr_sched_end(s, q, 0, MR_FINISH_STOP);
 	else if (e->answered == e->request.max_tokens)
 		mr_sched_end(s, q, 0, MR_FINISH_LENGTH);

@@ -11,6 +11,7 @@
  *   prefill.c   slots and KV for a sequence's start, chunks
  *   handover.c  KV from the prefill device to the decode device
  *   decode.c    batches of sequences, tokens
+ *   stops.c     stop strings, looked for in an answer's bytes
  *   score.c     continuations weighed on a sequence of their own
  *   kv.c        slots and their KV: held, kept for others, given up by cost
  *   trie.c      which KV holds which tokens
@@ -133,16 +134,21 @@ struct entry {
 	TAILQ_ENTRY(entry) link; /* of s->free */
 	struct entry *hash_next;
 	uint32_t index;
-	uint8_t filling;       /* the front has it */
-	uint8_t live;          /* accepted, not ended */
-	uint32_t *own;         /* its buffer of tokens while it fills */
-	struct sequence *seq;  /* that it works on, while live */
-	uint32_t input;        /* tokens of the sequence before the answer */
-	uint32_t reused;       /* of those, with KV when it started */
-	uint32_t answered;     /* tokens given to the front */
-	uint32_t scored;       /* continuations given to the front */
-	double logprob;        /* of the continuation under way */
-	uint32_t score_tokens; /* events of it so far */
+	uint8_t filling;                      /* the front has it */
+	uint8_t live;                         /* accepted, not ended */
+	uint32_t *own;                        /* its buffer of tokens while it fills */
+	struct sequence *seq;                 /* that it works on, while live */
+	uint32_t input;                       /* tokens of the sequence before the answer */
+	uint32_t reused;                      /* of those, with KV when it started */
+	uint32_t answered;                    /* tokens given to the front */
+	uint32_t scored;                      /* continuations given to the front */
+	double logprob;                       /* of the continuation under way */
+	uint32_t score_tokens;                /* events of it so far */
+	uint8_t giving;                       /* its tokens are being given to the front, */
+	uint32_t given;                       /* and so many were */
+	uint32_t stop_string;                 /* that ended the answer, from 1 */
+	uint8_t stop_at[MR_STOP_STRINGS_MAX]; /* bytes of each that the answer's last ones match */
+	uint8_t stop_fail[MR_STOP_BYTES_MAX]; /* of each, by bytes matched: how many still do */
 	uint64_t submit_ns, start_ns, prefilled_ns, joined_ns, first_ns, last_ns;
 	uint64_t cycles, predicted;
 };
@@ -394,7 +400,7 @@ void mr_sched_dequeue(struct mr_sched *s, struct sequence *q);
 struct sequence *mr_sched_next(struct mr_sched *s);
 void mr_sched_charge(struct mr_sched *s, struct sequence *q, uint32_t tokens);
 
-/* prefill.c, handover.c, decode.c, score.c: a turn posts what can be posted, returns how much that was */
+/* prefill.c, handover.c, decode.c: a turn posts what can be posted, returns how much that was */
 int mr_sched_prefill_turn(struct mr_sched *s);
 void mr_sched_prefill_done(struct mr_sched *s, struct sequence *q, int32_t status);
 /* A chunk of so many tokens has ended, or a DECODE, which matters where it shares passes with chunks. */
@@ -407,6 +413,14 @@ void mr_sched_import_done(struct mr_sched *s, struct sequence *q, int32_t status
 int mr_sched_decode_turn(struct mr_sched *s);
 void mr_sched_decode_token(struct mr_sched *s, const struct mr_event *event);
 void mr_sched_decode_done(struct mr_sched *s, int32_t status);
+/* stops.c */
+/* 0 or MR_E_RANGE. */
+int mr_stops_check(const struct mr_stops *stops);
+void mr_stops_begin(struct entry *e);
+/* The answer's next token. Returns the string that it completes, from 1, or 0. */
+uint32_t mr_stops_feed(const struct mr_sched *s, struct entry *e, uint32_t token);
+
+/* score.c */
 int mr_sched_score_turn(struct mr_sched *s);
 void mr_sched_score_token(struct mr_sched *s, struct sequence *q, const struct mr_event *event);
 void mr_sched_score_done(struct mr_sched *s, struct sequence *q, int32_t status);

@@ -109,6 +109,7 @@ void mr_sched_finish(struct mr_sched *s, struct entry *e)
 		.prompt_tokens = e->input,
 		.reused = e->reused,
 		.tokens = e->answered,
+		.stop_string = e->stop_string,
 		.submit_ns = e->submit_ns,
 		.start_ns = e->start_ns,
 		.prefilled_ns = e->prefilled_ns,

@@ -63,10 +63,11 @@ extern const struct mr_clock mr_clock_monotonic;
 
 #define MR_PROMPT_BYTES_MAX (64u << 10)
 
-#define MR_REQUEST_CHAT       1u /* text is a user's message: the chat template goes round it */
-#define MR_REQUEST_TOKENS     2u /* the prompt is request->tokens already, not text */
-#define MR_REQUEST_IGNORE_EOS 4u /* only max_tokens, stop tokens and the context end it */
-#define MR_REQUEST_KEEP       8u /* the sequence is paused after its answer, until RELEASE */
+#define MR_REQUEST_CHAT       1u  /* text is a user's message: the chat template goes round it */
+#define MR_REQUEST_TOKENS     2u  /* the prompt is request->tokens already, not text */
+#define MR_REQUEST_IGNORE_EOS 4u  /* only max_tokens, stop tokens and the context end it */
+#define MR_REQUEST_KEEP       8u  /* the sequence is paused after its answer, until RELEASE */
+#define MR_REQUEST_LOGPROBS   16u /* SCORE: each continuation's tokens too, by ops->token */
 
 enum mr_request_op {
 	MR_REQUEST_SUBMIT, /* a prompt: makes a sequence, named by the request's key */
@@ -87,7 +88,7 @@ enum mr_sequence_state {
 };
 
 enum mr_finish {
-	MR_FINISH_STOP,   /* EOS or a stop token */
+	MR_FINISH_STOP,   /* EOS, a stop token or a stop string */
 	MR_FINISH_LENGTH, /* max_tokens made, or the context is full */
 	MR_FINISH_CANCEL,
 	MR_FINISH_ERROR,
@@ -108,6 +109,7 @@ struct mr_end {
 	uint32_t prompt_tokens; /* of the sequence before the answer: history and input */
 	uint32_t reused;        /* of those, how many had KV already: shared, not computed */
 	uint32_t tokens;        /* of the answer */
+	uint32_t stop_string;   /* which one ended it, from 1; 0 = none */
 	/* by the clock; 0 = not reached */
 	uint64_t submit_ns, start_ns, prefilled_ns, joined_ns, first_ns, end_ns;
 	uint64_t cycles;    /* the device's, all steps */
@@ -134,7 +136,10 @@ struct mr_front_ops {
 	uint32_t (*credit)(void *front, const struct mr_request *request);
 	void (*token)(void *front, struct mr_request *request, const struct mr_token *token);
 	void (*end)(void *front, struct mr_request *request, const struct mr_end *end);
-	/* One continuation of a SCORE, which takes the credit of one token. NULL = SCORE is refused. */
+	/*
+	 * One continuation of a SCORE, which takes the credit of one token. NULL = SCORE is refused.
+	 * With MR_REQUEST_LOGPROBS its tokens come before it by token(), index counted within it.
+	 */
 	void (*score)(void *front, struct mr_request *request, const struct mr_score *score);
 };
 
@@ -152,6 +157,7 @@ struct mr_request {
 	uint32_t flags;      /* MR_REQUEST_* */
 	uint32_t max_tokens; /* of the answer; 0 only with KEEP: the prompt's KV and no token */
 	struct mr_sampling sampling;
+	struct mr_stops stops;
 	uint32_t score_count;              /* SCORE: continuations, 1 to MR_SCORE_MAX */
 	uint32_t score_ends[MR_SCORE_MAX]; /* where each ends in text (bytes) or tokens */
 	char *text;                        /* MR_PROMPT_BYTES_MAX bytes, the pool's */
@@ -191,7 +197,7 @@ void mr_sched_abandon(struct mr_sched *sched, struct mr_request *request);
  * Queues the request. Clients take turns by tokens of prefill; a client's own go first come, first served,
  * those with an ITL bound before background. Returns 0, or a status and then the entry is the pool's again
  * and front->end is not called: MR_E_INVALID (no ops, no token, unknown flags, max_tokens 0 without KEEP, a
- * field that the operation does not use), MR_E_RANGE (sampling, token ids, score_ends), MR_E_EXISTS (a live
+ * field that the operation does not use), MR_E_RANGE (sampling, stops, token ids, score_ends), MR_E_EXISTS (a live
  * request or sequence of this client has this key), MR_E_NOT_FOUND (target, prefix), MR_E_BUSY (APPEND to a
  * sequence that is not paused; draining), MR_E_TOO_LARGE (text_bytes), MR_E_CONTEXT_FULL (with the answer it
  * does not fit), MR_E_QUOTA (more KV than the client may hold, or three

@@ -19,9 +19,12 @@
 
 #include "tests/unit/ring_world.h"
 
-#define DATA_BYTES   131072u
-#define FIELD(name)  ((uint32_t)offsetof(struct mr_sqe, name))
-#define PARAM(name)  (MR_FIELD_PARAMS + (uint32_t)offsetof(struct mr_params, name))
+#define DATA_BYTES  131072u
+#define FIELD(name) ((uint32_t)offsetof(struct mr_sqe, name))
+#define PARAM(name) (MR_FIELD_PARAMS + (uint32_t)offsetof(struct mr_params, name))
+#define STOPS(name)                                             \
+	(MR_FIELD_PARAMS + (uint32_t)sizeof(struct mr_params) + \
+	 (uint32_t)offsetof(struct mr_stops, name))
 #define SCORED(name) (MR_FIELD_CONTINUATIONS + (uint32_t)offsetof(struct mr_continuations, name))
 #define KEPT         50u /* the key of a paused sequence */
 #define NONE         51u /* the key of nothing */
@@ -75,6 +78,11 @@ static struct mr_sqe good(void)
 static struct mr_params *block(void)
 {
 	return (struct mr_params *)(ring->data + 4096);
+}
+
+static struct mr_stops *stops(void)
+{
+	return (struct mr_stops *)(block() + 1);
 }
 
 static void expect(const struct mr_sqe *sqe, int status, uint32_t field)
@@ -162,7 +170,7 @@ static const struct {
 	[MR_OP_SUBMIT] = {15, 1, 1, 1},
 	[MR_OP_APPEND] = {15, 1, 1, 1},
 	[MR_OP_FORK] = {MR_SUBMIT_IGNORE_EOS | MR_SUBMIT_KEEP, 0, 1, 1},
-	[MR_OP_SCORE] = {MR_SUBMIT_TOKENS, 1, 1, 1},
+	[MR_OP_SCORE] = {MR_SUBMIT_TOKENS | MR_SCORE_LOGPROBS, 1, 1, 1},
 	[MR_OP_PREFIX] = {.target = 1},
 	[MR_OP_CANCEL] = {.target = 1},
 	[MR_OP_RELEASE] = {.target = 1},
@@ -362,6 +370,8 @@ static void test_params(void **state)
 	expect_good(&sqe);
 	REFUSED((sqe.params_bytes = 256, ring->data[4096 + 200] = 1), MR_E_VERSION,
 		MR_FIELD_PARAMS + 200);
+	REFUSED((sqe.params_bytes = 416, ring->data[4096 + 408] = 1), MR_E_VERSION,
+		MR_FIELD_PARAMS + 408);
 	REFUSED(sqe.params_bytes = 127, MR_E_TRUNCATED, FIELD(params_bytes));
 	REFUSED(sqe.params_bytes = 1, MR_E_TRUNCATED, FIELD(params_bytes));
 	REFUSED(sqe.params_bytes = 129, MR_E_RANGE, FIELD(params_bytes));
@@ -383,6 +393,39 @@ static void test_params(void **state)
 	REFUSED(block()->sampling.stop_count = 7, MR_E_RANGE, PARAM(sampling));
 	REFUSED((block()->sampling.stop_count = 1, block()->sampling.stop[0] = UINT32_MAX),
 		MR_E_RANGE, PARAM(sampling));
+}
+
+/* A good SUBMIT with a stop string of three bytes. */
+static struct mr_sqe good_stops(void)
+{
+	struct mr_sqe sqe = good();
+
+	sqe.params_bytes = MR_PARAMS_STOPS_BYTES;
+	stops()->count = 1;
+	stops()->ends[0] = 3;
+	memcpy(stops()->text, "\001\001\001", 3);
+	return sqe;
+}
+
+static void test_stops(void **state)
+{
+	struct mr_sqe sqe = good_stops();
+
+	expect_good(&sqe);
+	WRONG(good_stops(), stops()->count = 9, MR_E_RANGE, STOPS(count));
+	WRONG(good_stops(), stops()->count = UINT32_MAX, MR_E_RANGE, STOPS(count));
+	WRONG(good_stops(), stops()->count = 0, MR_E_INVALID, STOPS(ends));
+	WRONG(good_stops(), stops()->count = 2, MR_E_RANGE, STOPS(ends) + 2);
+	WRONG(good_stops(), stops()->reserved = 1, MR_E_INVALID, STOPS(reserved));
+	WRONG(good_stops(), stops()->ends[0] = 0, MR_E_RANGE, STOPS(ends));
+	WRONG(good_stops(), stops()->ends[0] = 257, MR_E_RANGE, STOPS(ends));
+	WRONG(good_stops(), stops()->ends[7] = 4, MR_E_INVALID, STOPS(ends) + 14);
+	WRONG(good_stops(), stops()->ends[0] = 2, MR_E_INVALID, STOPS(text) + 2);
+	WRONG(good_stops(), stops()->text[255] = 1, MR_E_INVALID, STOPS(text) + 255);
+	keep_one();
+	WRONG(good_of(MR_OP_SCORE),
+	      (sqe.params_bytes = MR_PARAMS_STOPS_BYTES, stops()->count = 1, stops()->ends[0] = 1),
+	      MR_E_INVALID, STOPS(count));
 }
 
 /* Keys that are taken, and a pool that is empty; a full queue keeps the requests under way. */
@@ -583,6 +626,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_draining, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_prompts, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_params, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_stops, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_limits, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_handshake, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_seals, set_up, tear_down),

@@ -16,8 +16,8 @@
  * Errors: a call returns 0 or a count, or a negative enum mr_status; what each call can return is
  * said with it. Nothing here prints, exits, takes signals or waits without a bound.
  *
- * Threads: one thread at a time submits (push, submit, append, fork, score, prefix, query, nop,
- * cancel, release, data), one thread at a time takes completions (peek, consume, poll, wait, arm, check); they may be two. Different rings
+ * Threads: one thread at a time submits (push, submit, append, fork, score, prefix, query,
+ * nop, cancel, release, data), one thread at a time takes completions (peek, consume, poll, wait, arm, check); they may be two. Different rings
  * are independent. mr_ring_disconnect needs both to be over.
  *
  * Processes: descriptors are close-on-exec. A ring belongs to the process that connected; a child
@@ -162,6 +162,22 @@ int mr_ring_score_text(struct mr_ring *ring, uint64_t key, uint64_t target,
 int mr_ring_score_tokens(struct mr_ring *ring, uint64_t key, uint64_t target,
 			 const uint32_t *const *tokens, const size_t *counts, uint32_t count,
 			 const struct mr_params *params);
+
+/*
+ * The general call behind all of these, for what they have no argument for: *@sqe says op, flags, key and
+ * target; @bytes of @data (NULL = none) and @params_bytes of @params (NULL = none) are copied to the data
+ * area. The block of parameters may be longer than struct mr_params: stop strings follow it
+ * (MR_FEATURE_STOPS). Returns 0, MR_E_FULL, MR_E_TOO_LARGE, or MR_E_INVALID: @params_bytes is no multiple of
+ * 8, or data or params without a pointer.
+ */
+int mr_ring_submit(struct mr_ring *ring, const struct mr_sqe *sqe, const void *data, size_t bytes,
+		   const void *params, size_t params_bytes);
+
+/*
+ * Adds the string of @bytes bytes at @text to *@stops, which was all zero at first. Returns which one it is,
+ * from 0; MR_E_TOO_LARGE: it does not fit; MR_E_INVALID: it is empty. Any thread.
+ */
+int mr_stops_add(struct mr_stops *stops, const char *text, size_t bytes);
 
 /*
  * Each is answered by one DONE or ERROR with @key, or @name. Returns 0 or MR_E_FULL.

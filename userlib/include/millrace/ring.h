@@ -94,7 +94,8 @@
  *   MR_E_INVALID        a reserved field, or one that the operation does not use, is not 0; no
  *                       prompt; a prefix named 0
  *   MR_E_RANGE          offset and length leave the data area, or are not aligned; a token id
- *                       outside the vocabulary; a sampling value outside its range; max_tokens is 0
+ *                       outside the vocabulary; a sampling value outside its range; stop strings
+ *                       that are too many, too long or empty; max_tokens is 0
  *                       without KEEP; continuations that are none, too many, empty or not all of
  *                       the data
  *   MR_E_TOO_LARGE      the data are longer than prompt_bytes_max, or a continuation is longer than
@@ -158,8 +159,10 @@
 #define MR_FEATURE_QUERY     (1ull << 4)
 #define MR_FEATURE_DEADLINE  (1ull << 5) /* mr_params.deadline_ns */
 #define MR_FEATURE_TOOL_CALL (1ull << 6)
-#define MR_FEATURE_KEEP      (1ull << 7) /* MR_SUBMIT_KEEP */
-#define MR_FEATURE_ITL       (1ull << 8) /* mr_params.itl_ns */
+#define MR_FEATURE_KEEP      (1ull << 7)  /* MR_SUBMIT_KEEP */
+#define MR_FEATURE_ITL       (1ull << 8)  /* mr_params.itl_ns */
+#define MR_FEATURE_STOPS     (1ull << 9)  /* struct mr_stops after struct mr_params */
+#define MR_FEATURE_LOGPROBS  (1ull << 10) /* MR_SCORE_LOGPROBS */
 
 /*
  * Operations. "data" is data_offset and data_bytes, "params" params_offset and params_bytes; what
@@ -178,12 +181,16 @@ enum mr_op {
 	MR_OP_COUNT
 };
 
-/* Flags of SUBMIT and APPEND. FORK takes IGNORE_EOS and KEEP, SCORE takes TOKENS, others none. */
+/*
+ * Flags of SUBMIT and APPEND. FORK takes IGNORE_EOS and KEEP, SCORE takes TOKENS and its own one, others
+ * none.
+ */
 #define MR_SUBMIT_CHAT       1u /* the text is a user's message: render the model's chat template */
 #define MR_SUBMIT_TOKENS     2u /* data holds uint32_t token ids, not text; excludes CHAT */
 #define MR_SUBMIT_IGNORE_EOS 4u /* only max_tokens, stop tokens and the context end the answer */
 #define MR_SUBMIT_KEEP       8u /* pause the sequence at DONE, until RELEASE (MR_FEATURE_KEEP) */
 #define MR_SUBMIT_KNOWN      15u
+#define MR_SCORE_LOGPROBS    16u /* a TOKEN for each token before each SCORE (MR_FEATURE_LOGPROBS) */
 
 /* A submission queue entry. The client writes all of it; the server reads it once. */
 struct mr_sqe {
@@ -213,7 +220,10 @@ MR_RING_AT(mr_sqe, reserved, 48);
 
 /*
  * The parameter block of SUBMIT, APPEND, FORK and SCORE, in the data area. All-zero but version and
- * max_tokens: greedy. For SCORE max_tokens and sampling must be 0: it makes no tokens.
+ * max_tokens: greedy. For SCORE max_tokens and sampling must be 0: it makes no tokens. A block of
+ * MR_PARAMS_STOPS_BYTES or more goes on with a struct mr_stops (millrace/sampling.h) where
+ * MR_FEATURE_STOPS was granted; its fields count from MR_FIELD_PARAMS like those before them. SCORE
+ * has none.
  */
 struct mr_params {
 	uint32_t version;    /* MR_PARAMS_VERSION */
@@ -230,6 +240,8 @@ MR_RING_AT(mr_params, deadline_ns, 8);
 MR_RING_AT(mr_params, priority, 24);
 MR_RING_AT(mr_params, sampling, 32);
 MR_RING_AT(mr_params, reserved, 96);
+
+#define MR_PARAMS_STOPS_BYTES (sizeof(struct mr_params) + sizeof(struct mr_stops))
 
 #define MR_CONTINUATIONS_VERSION 1u
 #define MR_CONTINUATIONS_MAX     64u
@@ -264,6 +276,7 @@ enum mr_ended {
 	MR_ENDED_LENGTH = 2, /* max_tokens made, the context is full, or all is scored */
 	MR_ENDED_CANCEL = 3,
 	MR_ENDED_ERROR = 4,
+	MR_ENDED_STOP_STRING = 5, /* a stop string; token says which one, from 0 */
 };
 
 /* What a sequence does, as QUERY tells it. Append-only. */
@@ -284,7 +297,9 @@ enum mr_state {
  * or ERROR of a SUBMIT, APPEND, FORK or SCORE that was taken; what a field does not name is 0.
  *
  * A SCORE has index = the continuation's, from 0, token = its tokens, position = where it begins in
- * the sequence, logprob = the sum over its tokens of ln p(token).
+ * the sequence, logprob = the sum over its tokens of ln p(token). With MR_SCORE_LOGPROBS its tokens
+ * come before it as TOKENs with op = MR_OP_SCORE: index = in the continuation, position = in the
+ * sequence, logprob = ln p(token).
  *
  * The DONE of a QUERY has fields of its own: of a sequence, token = enum mr_state, position = its
  * tokens, prompts and answers, index = positions with KV on the decode device, cycles = KV blocks
@@ -302,12 +317,13 @@ struct mr_cqe {
 	uint32_t sequence;   /* the server's number for the sequence, from 1; 0 = none */
 	uint32_t generation; /* count of that number's reuse, from 1 */
 	uint32_t position;   /* TOKEN: in its sequence, prompt included; end: prompt + answer */
-	uint32_t token;      /* TOKEN: its id; ERROR that refuses an SQE: the field; else 0 */
-	float logprob;       /* TOKEN: ln p(token) before penalties and temperature; else 0 */
-	uint32_t index;      /* TOKEN: of the answer, from 0; end: tokens of it, or SCOREs given */
-	uint8_t op;          /* of the SQE */
-	uint8_t ended;       /* enum mr_ended */
-	uint16_t device;     /* the server's number for the decode device, from 0 */
+	uint32_t
+		token; /* TOKEN: its id; ERROR that refuses: the field; STOP_STRING: which; else 0 */
+	float logprob;    /* TOKEN: ln p(token) before penalties and temperature; else 0 */
+	uint32_t index;   /* TOKEN: of the answer, from 0; end: tokens of it, or SCOREs given */
+	uint8_t op;       /* of the SQE */
+	uint8_t ended;    /* enum mr_ended */
+	uint16_t device;  /* the server's number for the decode device, from 0 */
 	uint64_t seen_ns; /* CLOCK_MONOTONIC; TOKEN: when the driver saw it; end: when it ended */
 	uint64_t cycles;  /* the device's; TOKEN: of this step, end: of all; 0 = unknown */
 };
