@@ -8,6 +8,7 @@
  * A sequence that has more tokens than KV (an APPEND that prefill cannot reach) is fed them here, one a step;
  * what the device samples meanwhile is nobody's token.
  */
+#include "driver/model/tokenizer.h"
 #include "driver/sched/internal.h"
 
 #define BACKGROUND_TURNS \
@@ -167,6 +168,18 @@ static int is_stop(const struct mr_sched *s, const struct entry *e, uint32_t tok
 	return 0;
 }
 
+/* The stop string that @token completes, from 1, or 0. */
+static uint32_t stop_string(const struct mr_sched *s, struct entry *e, uint32_t token)
+{
+	const char *bytes;
+	size_t count = 0;
+
+	if (!e->request.stops.count || mr_token_is_control(s->model->tokenizer, token))
+		return 0;
+	bytes = mr_token_bytes(s->model->tokenizer, token, &count);
+	return bytes ? mr_stops_feed(e, bytes, count) : 0;
+}
+
 static struct sequence *sequence_of(struct mr_sched *s, const struct mr_event *event)
 {
 	struct sequence *q;
@@ -206,7 +219,7 @@ static void deliver(struct mr_sched *s, struct sequence *q, const struct mr_even
 	mr_trace_at(MR_T_token, q->owner, decode_row(s), event->position, now);
 	mr_count(MR_M_sched_tokens, 1);
 	e->request.ops->token(e->request.front, &e->request, &token);
-	e->stop_string = mr_stops_feed(s, e, token.token);
+	e->stop_string = stop_string(s, e, token.token);
 	mr_count(MR_M_sched_stop_strings, e->stop_string != 0);
 	if (e->stop_string || is_stop(s, e, token.token))
 		mr_sched_end(s, q, 0, MR_FINISH_STOP);

@@ -416,9 +416,10 @@ void mr_sched_decode_done(struct mr_sched *s, int32_t status);
 /* stops.c */
 /* 0 or MR_E_RANGE. */
 int mr_stops_check(const struct mr_stops *stops);
+/* Of a fresh entry, whose request holds the strings. */
 void mr_stops_begin(struct entry *e);
-/* The answer's next token. Returns the string that it completes, from 1, or 0. */
-uint32_t mr_stops_feed(const struct mr_sched *s, struct entry *e, uint32_t token);
+/* The answer's next bytes. Returns the string that they complete, from 1, or 0. */
+uint32_t mr_stops_feed(struct entry *e, const char *bytes, size_t count);
 
 /* score.c */
 int mr_sched_score_turn(struct mr_sched *s);

@@ -4,7 +4,6 @@
  * begin. One automaton a string (Knuth, Morris, Pratt), stepped once a byte, in the request's entry; nothing is
  * looked at twice and nothing allocated. admit.c begins them, decode.c feeds them.
  */
-#include "driver/model/tokenizer.h"
 #include "driver/sched/internal.h"
 
 int mr_stops_check(const struct mr_stops *stops)
@@ -29,7 +28,6 @@ void mr_stops_begin(struct entry *e)
 		uint8_t *fail = e->stop_fail + from;
 		uint32_t length = stops->ends[i] - from, at = 0;
 
-		e->stop_at[i] = fail[0] = 0;
 		for (uint32_t n = 1; n < length; n++) {
 			while (at && text[n] != text[at])
 				at = fail[at - 1];
@@ -60,16 +58,11 @@ static uint32_t step(struct entry *e, unsigned char byte)
 	return hit;
 }
 
-uint32_t mr_stops_feed(const struct mr_sched *s, struct entry *e, uint32_t token)
+uint32_t mr_stops_feed(struct entry *e, const char *bytes, size_t count)
 {
-	const char *bytes;
-	size_t count;
 	uint32_t hit = 0;
 
-	if (!e->request.stops.count || mr_token_is_control(s->model->tokenizer, token))
-		return 0;
-	bytes = mr_token_bytes(s->model->tokenizer, token, &count);
-	for (size_t i = 0; bytes && i < count && !hit; i++)
+	for (size_t i = 0; i < count && !hit; i++)
 		hit = step(e, (unsigned char)bytes[i]);
 	return hit;
 }

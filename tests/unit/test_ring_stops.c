@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "driver/model/tokenizer.h"
+#include "driver/sched/internal.h"
 #include "tests/unit/ring_world.h"
 
 #define SECOND 1000000000ll
@@ -170,6 +171,41 @@ static void test_search(void **state)
 	}
 	assert_true(hits > 100 && hits < 390);
 	assert_int_equal(mr_metric_read(MR_M_sched_stop_strings), before + hits);
+}
+
+/* Texts of two letters, which match parts of themselves everywhere, in pieces of any length. */
+static void test_letters(void **state)
+{
+	static struct entry e;
+	uint64_t random = 9;
+
+	for (int round = 0; round < 20000; round++) {
+		struct text t = {.ends = {[TOKENS - 1] = 200}};
+		uint32_t which = 0, at = 0, hit = 0, end;
+
+		e = (struct entry){0};
+		for (int i = 0; i < 200; i++) {
+			random = random * 6364136223846793005u + 1442695040888963407u;
+			t.bytes[i] = random >> 60 & 1 ? 'a' : 'b';
+		}
+		for (int n = 1 + round % 4; n; n--) {
+			random = random * 6364136223846793005u + 1442695040888963407u;
+			mr_stops_add(&e.request.stops, t.bytes + (random >> 33) % 180,
+				     2 + (random >> 50) % 18);
+		}
+		mr_stops_begin(&e);
+		end = search(&t, &e.request.stops, &which);
+		while (!hit) {
+			uint32_t n = 1 + (uint32_t)(random >> 13) % 3;
+
+			assert_true(at < end);
+			random = random * 6364136223846793005u + 1442695040888963407u;
+			hit = mr_stops_feed(&e, t.bytes + at, n);
+			at += n;
+		}
+		assert_int_equal(hit, which + 1);
+		assert_true(at >= end && at < end + 3);
+	}
 }
 
 /* One that falls back on a part of itself, the longest, as many as there may be, and what does not fit. */
@@ -367,8 +403,8 @@ static void test_not_granted(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_search),   TEST(test_edges),       TEST(test_again),
-		TEST(test_logprobs), TEST(test_not_granted),
+		TEST(test_search), TEST(test_edges),    cmocka_unit_test(test_letters),
+		TEST(test_again),  TEST(test_logprobs), TEST(test_not_granted),
 	};
 
 	return cmocka_run_group_tests_name("ring_stops", tests, NULL, NULL);
