@@ -182,6 +182,7 @@ static void token(void *front, struct mr_request *request, const struct mr_token
 	cqe.position = token->position;
 	cqe.token = token->token;
 	cqe.logprob = token->logprob;
+	cqe.flags = token->late ? MR_CQE_LATE : 0;
 	cqe.index = token->index;
 	cqe.seen_ns = token->seen_ns;
 	cqe.cycles = token->cycles;
@@ -228,6 +229,7 @@ static void end(void *front, struct mr_request *request, const struct mr_end *en
 				       : ended(end->finish);
 	cqe.token = end->stop_string ? end->stop_string - 1 : 0;
 	cqe.status = status;
+	cqe.flags = end->late ? MR_CQE_LATE : 0;
 	cqe.position = end->prompt_tokens + end->tokens;
 	cqe.index = end->tokens + slot->scored;
 	if (status == MR_E_KV_EXHAUSTED || status == MR_E_CONTEXT_FULL) {

@@ -11,6 +11,9 @@
 #include "driver/ring/internal.h"
 
 _Static_assert(MR_CONTINUATIONS_MAX == MR_SCORE_MAX, "SCORE takes what the orchestrator takes");
+_Static_assert(MR_PRIORITY_NORMAL == (int)MR_RANK_NORMAL && MR_PRIORITY_HIGH == (int)MR_RANK_HIGH &&
+		       MR_PRIORITY_LOW == (int)MR_RANK_LOW,
+	       "priorities are the orchestrator's");
 
 /* Whether [offset, offset + bytes) lies in the client's data area. */
 static int inside(const struct ring_client *client, uint64_t offset, uint32_t bytes)
@@ -106,14 +109,18 @@ static int check_params(const struct ring_client *client, const struct mr_sqe *s
 	if (!score && !params->max_tokens && !(sqe->flags & MR_SUBMIT_KEEP))
 		return MR_E_RANGE;
 	*field = RING_PARAM(deadline_ns);
-	if (params->deadline_ns)
+	if (params->deadline_ns && !(client->features & MR_FEATURE_DEADLINE))
 		return MR_E_NOT_SUPPORTED;
+	if (params->deadline_ns && !params->max_tokens)
+		return MR_E_INVALID;
 	*field = RING_PARAM(itl_ns);
 	if (params->itl_ns && !(client->features & MR_FEATURE_ITL))
 		return MR_E_NOT_SUPPORTED;
 	*field = RING_PARAM(priority);
-	if (params->priority)
+	if (params->priority && !(client->features & MR_FEATURE_PRIORITY))
 		return MR_E_NOT_SUPPORTED;
+	if (params->priority > MR_PRIORITY_LOW)
+		return MR_E_RANGE;
 	*field = RING_PARAM(reserved0);
 	if (params->reserved0)
 		return MR_E_INVALID;
@@ -275,6 +282,8 @@ static void fill(struct ring_client *client, const struct mr_sqe *sqe,
 	request->flags = request_flags(sqe->flags);
 	request->max_tokens = params->max_tokens;
 	request->itl_ns = params->itl_ns;
+	request->due_ns = params->deadline_ns;
+	request->priority = params->priority;
 	request->sampling = params->sampling;
 	request->stops = *stops;
 }
@@ -287,6 +296,8 @@ static uint32_t blamed(const struct ring_client *client, const struct mr_sqe *sq
 	switch (status) {
 	case MR_E_RANGE:
 		return sqe->op == MR_OP_SCORE ? RING_FIELD(data_offset) : RING_PARAM(sampling);
+	case MR_E_DEADLINE:
+		return RING_PARAM(deadline_ns);
 	case MR_E_EXISTS:
 		return RING_FIELD(key);
 	case MR_E_NOT_FOUND:
@@ -358,7 +369,7 @@ void mr_ring_request(struct ring_client *client, const struct mr_sqe *sqe)
 	rc = mr_sched_submit(sched, request);
 	if (rc) {
 		mr_ring_slot_give(client, slot);
-		if (rc == MR_E_CONTEXT_FULL || rc == MR_E_QUOTA)
+		if (rc == MR_E_CONTEXT_FULL || rc == MR_E_QUOTA || rc == MR_E_DEADLINE)
 			mr_sched_refusal(sched, &wanted, &there);
 		mr_ring_refuse_for(client, sqe, rc, blamed(client, sqe, rc), wanted, there);
 	}

@@ -37,8 +37,8 @@ uint64_t mr_ring_features_of(const struct mr_sched *sched)
 	if (!sched)
 		return 0;
 	return MR_FEATURE_APPEND | MR_FEATURE_FORK | MR_FEATURE_PREFIX | MR_FEATURE_QUERY |
-	       MR_FEATURE_KEEP | MR_FEATURE_ITL | MR_FEATURE_STOPS |
-	       (mr_sched_scores(sched) ? scores : 0);
+	       MR_FEATURE_KEEP | MR_FEATURE_ITL | MR_FEATURE_STOPS | MR_FEATURE_PRIORITY |
+	       MR_FEATURE_DEADLINE | (mr_sched_scores(sched) ? scores : 0);
 }
 
 static uint32_t clip(uint64_t n)
@@ -55,14 +55,18 @@ void mr_ring_refuse(struct ring_client *client, const struct mr_sqe *sqe, int st
 void mr_ring_refuse_for(struct ring_client *client, const struct mr_sqe *sqe, int status,
 			uint32_t field, uint64_t wanted, uint64_t there)
 {
-	const struct mr_cqe cqe = {.type = MR_CQE_ERROR,
-				   .op = (uint8_t)sqe->op,
-				   .key = sqe->key,
-				   .status = status,
-				   .token = field,
-				   .position = clip(wanted),
-				   .index = clip(there)};
+	struct mr_cqe cqe = {.type = MR_CQE_ERROR,
+			     .op = (uint8_t)sqe->op,
+			     .key = sqe->key,
+			     .status = status,
+			     .token = field};
 
+	if (status == MR_E_DEADLINE) {
+		cqe.seen_ns = there;
+	} else {
+		cqe.position = clip(wanted);
+		cqe.index = clip(there);
+	}
 	switch (status) {
 	case MR_E_RANGE:
 		mr_count(MR_M_ring_bad_range, 1);

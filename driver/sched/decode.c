@@ -206,6 +206,10 @@ static void deliver(struct mr_sched *s, struct sequence *q, const struct mr_even
 		.seen_ns = event->seen_ns,
 	};
 
+	if (e->first_ns == 0)
+		mr_sched_note_late(e, now);
+	token.late = e->late && e->first_ns == 0;
+
 	q->tokens[q->count++] = event->token;
 	q->again = 0;
 	e->answered++;
@@ -264,7 +268,7 @@ static void mind_the_bound(struct mr_sched *s, uint32_t count, uint64_t step_ns)
 	uint64_t bound = UINT64_MAX;
 
 	for (uint32_t i = 0; i < count; i++)
-		if (s->batch[i]->entry && s->batch[i]->class == FOREGROUND &&
+		if (s->batch[i]->entry && s->batch[i]->entry->request.itl_ns &&
 		    s->batch[i]->entry->request.itl_ns < bound)
 			bound = s->batch[i]->entry->request.itl_ns;
 	if (step_ns > bound)

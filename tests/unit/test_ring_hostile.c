@@ -238,14 +238,14 @@ static void test_others(void **state)
 	WRONG(good_of(MR_OP_FORK), block()->max_tokens = 0, MR_E_RANGE, PARAM(max_tokens));
 	WRONG(good_of(MR_OP_FORK), block()->max_tokens = UINT32_MAX, MR_E_CONTEXT_FULL, 0);
 	WRONG(good_of(MR_OP_FORK), block()->sampling.min_p = 2, MR_E_RANGE, PARAM(sampling));
-	WRONG(good_of(MR_OP_FORK), block()->deadline_ns = 1, MR_E_NOT_SUPPORTED,
-	      PARAM(deadline_ns));
+	WRONG(good_of(MR_OP_FORK), block()->deadline_ns = 1, MR_E_DEADLINE, PARAM(deadline_ns));
+	WRONG(good_of(MR_OP_APPEND), block()->deadline_ns = 1, MR_E_DEADLINE, PARAM(deadline_ns));
 	WRONG(good_of(MR_OP_FORK), sqe.params_bytes = 64, MR_E_TRUNCATED, FIELD(params_bytes));
 	WRONG(good_of(MR_OP_SCORE), block()->max_tokens = 1, MR_E_INVALID, PARAM(max_tokens));
 	WRONG(good_of(MR_OP_SCORE), block()->sampling.seed = 1, MR_E_INVALID, PARAM(sampling));
 	WRONG(good_of(MR_OP_SCORE), block()->sampling.stop[5] = 1, MR_E_INVALID, PARAM(sampling));
-	WRONG(good_of(MR_OP_SCORE), block()->deadline_ns = 1, MR_E_NOT_SUPPORTED,
-	      PARAM(deadline_ns));
+	WRONG(good_of(MR_OP_SCORE), block()->deadline_ns = 1, MR_E_INVALID, PARAM(deadline_ns));
+	WRONG(good_of(MR_OP_SCORE), block()->priority = 3, MR_E_RANGE, PARAM(priority));
 }
 
 /* Two SCOREs, each time the same. */
@@ -383,8 +383,11 @@ static void test_params(void **state)
 	REFUSED(block()->version = 2, MR_E_VERSION, PARAM(version));
 	REFUSED(block()->max_tokens = 0, MR_E_RANGE, PARAM(max_tokens));
 	REFUSED(block()->max_tokens = UINT32_MAX, MR_E_CONTEXT_FULL, 0);
-	REFUSED(block()->deadline_ns = 1, MR_E_NOT_SUPPORTED, PARAM(deadline_ns));
-	REFUSED(block()->priority = 1, MR_E_NOT_SUPPORTED, PARAM(priority));
+	REFUSED(block()->deadline_ns = 1, MR_E_DEADLINE, PARAM(deadline_ns));
+	REFUSED((block()->deadline_ns = 1, block()->max_tokens = 0, sqe.flags |= MR_SUBMIT_KEEP),
+		MR_E_INVALID, PARAM(deadline_ns));
+	REFUSED(block()->priority = 3, MR_E_RANGE, PARAM(priority));
+	REFUSED(block()->priority = UINT32_MAX, MR_E_RANGE, PARAM(priority));
 	REFUSED(block()->reserved0 = 1, MR_E_INVALID, PARAM(reserved0));
 	for (unsigned i = 0; i < 4; i++)
 		REFUSED(block()->reserved[i] = 1, MR_E_INVALID, PARAM(reserved) + 8 * i);
@@ -535,7 +538,7 @@ static void test_handshake(void **state)
 	TURNED_AWAY(hello.magic++, MR_E_PROTOCOL);
 	TURNED_AWAY(hello.version = 2, MR_E_VERSION);
 	TURNED_AWAY(hello.bytes = 65, MR_E_VERSION);
-	TURNED_AWAY(hello.required = MR_FEATURE_DEADLINE, MR_E_VERSION);
+	TURNED_AWAY(hello.required = MR_FEATURE_TOOL_CALL, MR_E_VERSION);
 	TURNED_AWAY(hello.required = 1ull << 63, MR_E_VERSION);
 	TURNED_AWAY(hello.reserved[0] = 1, MR_E_INVALID);
 	TURNED_AWAY(hello.reserved[1] = 1, MR_E_INVALID);

@@ -93,9 +93,10 @@
  *                       the known ones of a block, unknown
  *   MR_E_INVALID        a reserved field, or one that the operation does not use, is not 0; no
  *                       prompt; a prefix named 0
+ *   MR_E_DEADLINE       deadline_ns is before what can be promised
  *   MR_E_RANGE          offset and length leave the data area, or are not aligned; a token id
  *                       outside the vocabulary; a sampling value outside its range; stop strings
- *                       that are too many, too long or empty; max_tokens is 0
+ *                       that are too many, too long or empty; an unknown priority; max_tokens is 0
  *                       without KEEP; continuations that are none, too many, empty or not all of
  *                       the data
  *   MR_E_TOO_LARGE      the data are longer than prompt_bytes_max, or a continuation is longer than
@@ -113,7 +114,8 @@
  * and what the orchestrator says: MR_E_CONTEXT_FULL, MR_E_MODEL, and so on. With MR_E_CONTEXT_FULL
  * `position` is how many tokens input and answer would take, and `index` how many there can be; with
  * MR_E_QUOTA for KV they are KV blocks, and so they are where a request that was taken ends with
- * MR_E_CONTEXT_FULL or MR_E_KV_EXHAUSTED. Where that is not known they are 0.
+ * MR_E_CONTEXT_FULL or MR_E_KV_EXHAUSTED. Where that is not known they are 0. MR_E_DEADLINE refuses a
+ * deadline that cannot be promised: seen_ns is the earliest that could be, now; 0 = not known.
  */
 #ifndef MILLRACE_RING_H
 #define MILLRACE_RING_H
@@ -163,6 +165,7 @@
 #define MR_FEATURE_ITL       (1ull << 8)  /* mr_params.itl_ns */
 #define MR_FEATURE_STOPS     (1ull << 9)  /* struct mr_stops after struct mr_params */
 #define MR_FEATURE_LOGPROBS  (1ull << 10) /* MR_SCORE_LOGPROBS */
+#define MR_FEATURE_PRIORITY  (1ull << 11) /* mr_params.priority */
 
 /*
  * Operations. "data" is data_offset and data_bytes, "params" params_offset and params_bytes; what
@@ -218,9 +221,15 @@ MR_RING_AT(mr_sqe, reserved, 48);
 #define MR_PARAMS_BYTES_MAX 4096u
 #define MR_MAX_TOKENS       256u /* what params_bytes = 0 asks for, with greedy sampling */
 
+/* Whose prompt is taken in first, of this client's; other clients' turns stay as they are. */
+#define MR_PRIORITY_NORMAL 0u
+#define MR_PRIORITY_HIGH   1u
+#define MR_PRIORITY_LOW    2u
+
 /*
  * The parameter block of SUBMIT, APPEND, FORK and SCORE, in the data area. All-zero but version and
- * max_tokens: greedy. For SCORE max_tokens and sampling must be 0: it makes no tokens. A block of
+ * max_tokens: greedy. For SCORE max_tokens, deadline_ns and sampling must be 0: it makes no tokens; nor
+ * is there a deadline where max_tokens is 0. A block of
  * MR_PARAMS_STOPS_BYTES or more goes on with a struct mr_stops (millrace/sampling.h) where
  * MR_FEATURE_STOPS was granted; its fields count from MR_FIELD_PARAMS like those before them. SCORE
  * has none.
@@ -230,7 +239,7 @@ struct mr_params {
 	uint32_t max_tokens; /* of the answer, 1 or more; with KEEP also 0: input alone, no TOKEN */
 	uint64_t deadline_ns; /* first token, CLOCK_MONOTONIC; 0 = none; MR_FEATURE_DEADLINE */
 	uint64_t itl_ns;      /* bound between tokens; 0 = none: background; MR_FEATURE_ITL */
-	uint32_t priority;    /* 0 */
+	uint32_t priority;    /* MR_PRIORITY_*, among this client's own; MR_FEATURE_PRIORITY */
 	uint32_t reserved0;   /* 0 */
 	struct mr_sampling sampling; /* ranges in millrace/sampling.h */
 	uint64_t reserved[4];        /* 0 */
@@ -261,6 +270,9 @@ struct mr_continuations {
 MR_RING_ASSERT(sizeof(struct mr_continuations) == 272, "version 1 of SCORE's block is 272 bytes");
 MR_RING_AT(mr_continuations, count, 8);
 MR_RING_AT(mr_continuations, ends, 16);
+
+/* Flag of an answer's first TOKEN and of its end: that TOKEN came after deadline_ns, or never. */
+#define MR_CQE_LATE 1u
 
 enum mr_cqe_type {
 	MR_CQE_TOKEN = 1,     /* one token of an answer, in order of position */
@@ -311,7 +323,7 @@ enum mr_state {
 struct mr_cqe {
 	uint32_t published;  /* n + 1, stored last, release */
 	uint16_t type;       /* enum mr_cqe_type */
-	uint16_t flags;      /* 0 now; ignore what you do not know */
+	uint16_t flags;      /* MR_CQE_*; ignore what you do not know */
 	uint64_t key;        /* the SQE's */
 	int32_t status;      /* ERROR: enum mr_status, negative; else 0 */
 	uint32_t sequence;   /* the server's number for the sequence, from 1; 0 = none */
@@ -324,7 +336,7 @@ struct mr_cqe {
 	uint8_t op;       /* of the SQE */
 	uint8_t ended;    /* enum mr_ended */
 	uint16_t device;  /* the server's number for the decode device, from 0 */
-	uint64_t seen_ns; /* CLOCK_MONOTONIC; TOKEN: when the driver saw it; end: when it ended */
+	uint64_t seen_ns; /* CLOCK_MONOTONIC; TOKEN: when seen; end: when; E_DEADLINE: see above */
 	uint64_t cycles;  /* the device's; TOKEN: of this step, end: of all; 0 = unknown */
 };
 MR_RING_ASSERT(sizeof(struct mr_cqe) == 64, "a CQE is one cache line");
