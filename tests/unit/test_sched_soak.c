@@ -238,6 +238,7 @@ static void arrive(struct world *w, uint64_t number)
 {
 	struct mr_request *r = w->free_count ? mr_sched_request(w->sched) : NULL;
 	uint32_t index;
+	uint64_t target;
 	struct ask *a;
 	int status;
 
@@ -275,7 +276,10 @@ static void arrive(struct world *w, uint64_t number)
 	}
 	if (a->op == MR_REQUEST_SUBMIT)
 		w->records[number].lane = (uint8_t)(LANES * a->client + 3 * a->class + r->priority);
+	target = r->target;
 	status = mr_sched_submit(w->sched, r);
+	if (status == MR_E_DEADLINE && a->op == MR_REQUEST_APPEND)
+		mr_sched_release(w->sched, a->client, target); /* nobody else knows its name */
 	if (status == 0) {
 		w->accepted++;
 		return;
