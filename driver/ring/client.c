@@ -56,6 +56,7 @@ int mr_ring_client_create(struct mr_ring_server *server, const struct mr_hello *
 	rc = client->sq_fd < 0 || client->cq_fd < 0 ? MR_E_NO_MEMORY : 0;
 	if (!rc)
 		rc = mr_ring_memory_create(server, hello, client, &client->mem);
+	client->areas[0] = (struct ring_area){client->mem.data, client->mem.data_bytes};
 	if (!rc)
 		rc = make_slots(client);
 	if (rc) {
@@ -87,6 +88,7 @@ void mr_ring_client_hang_up(struct ring_client *client)
 	epoll_ctl(server->epoll_fd, EPOLL_CTL_DEL, client->sq_fd, NULL);
 	close(client->socket);
 	client->socket = -1;
+	mr_ring_buffers_drop(client); /* nothing more is taken from it */
 	mr_count(MR_M_ring_disconnects, 1);
 	/* Requests, and what outlives them: sequences that it kept, prefixes that it named. */
 	if (server->options.sched)
@@ -103,6 +105,7 @@ void mr_ring_client_free(struct ring_client *client)
 		while (server->place_end && !server->clients[server->place_end - 1])
 			server->place_end--;
 	}
+	mr_ring_buffers_drop(client);
 	mr_ring_memory_destroy(&client->mem);
 	if (client->sq_fd >= 0)
 		close(client->sq_fd);

@@ -53,11 +53,18 @@ struct ring_slot {
 	uint32_t overrun;  /* 1 = an answer had no room: cannot happen while credit is kept */
 };
 
+/* What data may come from. */
+struct ring_area {
+	const unsigned char *base; /* NULL = not there */
+	uint64_t bytes;
+};
+
 struct ring_client {
 	struct mr_ring_server *server;
 	struct ring_memory mem;
 	uint64_t id;
-	uint64_t features; /* granted */
+	uint64_t features;                          /* granted */
+	struct ring_area areas[MR_BUFFERS_MAX + 1]; /* 0 = the data area, the others registered */
 	int socket;
 	int sq_fd;
 	int cq_fd;
@@ -128,6 +135,12 @@ int mr_ring_listen(struct mr_ring_server *server);
 void mr_ring_unlisten(struct mr_ring_server *server);
 /* The control plane's turn: accepts, shakes hands, notices hang-ups. Never blocks. */
 int mr_ring_control(struct mr_ring_server *server, uint64_t now_ns);
+
+/* buffer.c */
+/* Reads a message of the client's from its socket and answers it. 0, or -1 where it is to be hung up on. */
+int mr_ring_buffer_message(struct ring_client *client);
+/* Unmaps all that are registered. */
+void mr_ring_buffers_drop(struct ring_client *client);
 
 /* sqe.c */
 /* Acts on an entry, already a private copy; writes its answer, if that is due at once. */

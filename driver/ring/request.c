@@ -15,16 +15,25 @@ _Static_assert(MR_PRIORITY_NORMAL == (int)MR_RANK_NORMAL && MR_PRIORITY_HIGH == 
 		       MR_PRIORITY_LOW == (int)MR_RANK_LOW,
 	       "priorities are the orchestrator's");
 
-/* Whether [offset, offset + bytes) lies in the client's data area. */
-static int inside(const struct ring_client *client, uint64_t offset, uint32_t bytes)
+/* Whether [offset, offset + bytes) lies in @area. */
+static int inside(const struct ring_area *area, uint64_t offset, uint32_t bytes)
 {
-	return offset <= client->mem.data_bytes && bytes <= client->mem.data_bytes - offset;
+	return offset <= area->bytes && bytes <= area->bytes - offset;
 }
 
-/* Copies @bytes of the data area, a multiple of 8. Relaxed: ordered by SQ_TAKE; each word read once. */
-static void copy_words(const struct ring_client *client, uint64_t offset, void *out, uint32_t bytes)
+/* Where an SQE's data are; NULL = in a buffer that is not registered. */
+static const struct ring_area *data_of(const struct ring_client *client, const struct mr_sqe *sqe)
 {
-	const uint64_t *from = (const uint64_t *)(client->mem.data + offset);
+	const struct ring_area *area =
+		sqe->buffer <= MR_BUFFERS_MAX ? &client->areas[sqe->buffer] : NULL;
+
+	return area && area->base ? area : NULL;
+}
+
+/* Copies @bytes of @area, a multiple of 8. Relaxed: ordered by SQ_TAKE; each word read once. */
+static void copy_words(const struct ring_area *area, uint64_t offset, void *out, uint32_t bytes)
+{
+	const uint64_t *from = (const uint64_t *)(area->base + offset);
 	uint64_t *to = out;
 
 	for (uint32_t i = 0; i < bytes / 8; i++)
@@ -32,10 +41,10 @@ static void copy_words(const struct ring_client *client, uint64_t offset, void *
 }
 
 /* The byte offset of the first word from @known on that is not 0, or 0: what a block grew by must be 0. */
-static uint32_t unknown_at(const struct ring_client *client, uint64_t offset, uint32_t known,
+static uint32_t unknown_at(const struct ring_area *area, uint64_t offset, uint32_t known,
 			   uint32_t bytes)
 {
-	const uint64_t *from = (const uint64_t *)(client->mem.data + offset);
+	const uint64_t *from = (const uint64_t *)(area->base + offset);
 
 	for (uint32_t i = known / 8; i < bytes / 8; i++)
 		if (__atomic_load_n(&from[i], __ATOMIC_RELAXED))
@@ -46,6 +55,7 @@ static uint32_t unknown_at(const struct ring_client *client, uint64_t offset, ui
 static int check_data(const struct ring_client *client, const struct mr_sqe *sqe, uint32_t *field)
 {
 	uint32_t unit = sqe->flags & MR_SUBMIT_TOKENS ? sizeof(uint32_t) : 1;
+	const struct ring_area *area = data_of(client, sqe);
 
 	*field = RING_FIELD(flags);
 	if ((sqe->flags & MR_SUBMIT_CHAT) && (sqe->flags & MR_SUBMIT_TOKENS))
@@ -57,8 +67,11 @@ static int check_data(const struct ring_client *client, const struct mr_sqe *sqe
 		return MR_E_TOO_LARGE;
 	if (sqe->data_bytes % unit)
 		return MR_E_RANGE;
+	*field = RING_FIELD(buffer);
+	if (!area)
+		return MR_E_NOT_FOUND;
 	*field = RING_FIELD(data_offset);
-	if (!inside(client, sqe->data_offset, sqe->data_bytes) ||
+	if (!inside(area, sqe->data_offset, sqe->data_bytes) ||
 	    sqe->data_offset % (sqe->op == MR_OP_SCORE ? 8 : unit))
 		return MR_E_RANGE;
 	return 0;
@@ -142,10 +155,10 @@ static int read_stops(const struct ring_client *client, const struct mr_sqe *sqe
 	uint32_t known = sizeof(struct mr_params), at;
 
 	if ((client->features & MR_FEATURE_STOPS) && sqe->params_bytes >= MR_PARAMS_STOPS_BYTES) {
-		copy_words(client, sqe->params_offset + known, stops, sizeof(*stops));
+		copy_words(&client->areas[0], sqe->params_offset + known, stops, sizeof(*stops));
 		known = MR_PARAMS_STOPS_BYTES;
 	}
-	at = unknown_at(client, sqe->params_offset, known, sqe->params_bytes);
+	at = unknown_at(&client->areas[0], sqe->params_offset, known, sqe->params_bytes);
 	if (at) {
 		*field = MR_FIELD_PARAMS + at;
 		return MR_E_VERSION;
@@ -170,9 +183,10 @@ static int read_params(const struct ring_client *client, const struct mr_sqe *sq
 	if (sqe->params_bytes % 8)
 		return MR_E_RANGE;
 	*field = RING_FIELD(params_offset);
-	if (sqe->params_offset % 8 || !inside(client, sqe->params_offset, sqe->params_bytes))
+	if (sqe->params_offset % 8 ||
+	    !inside(&client->areas[0], sqe->params_offset, sqe->params_bytes))
 		return MR_E_RANGE;
-	copy_words(client, sqe->params_offset, params, sizeof(*params));
+	copy_words(&client->areas[0], sqe->params_offset, params, sizeof(*params));
 	rc = check_params(client, sqe, params, field);
 	return rc ? rc : read_stops(client, sqe, stops, field);
 }
@@ -210,7 +224,7 @@ static int read_continuations(const struct ring_client *client, const struct mr_
 	*field = RING_FIELD(data_bytes);
 	if (sqe->data_bytes < sizeof(*block))
 		return MR_E_TRUNCATED;
-	copy_words(client, sqe->data_offset, block, sizeof(*block));
+	copy_words(data_of(client, sqe), sqe->data_offset, block, sizeof(*block));
 	*field = RING_CONTINUATIONS(version);
 	if (block->version != MR_CONTINUATIONS_VERSION)
 		return MR_E_VERSION;
@@ -219,7 +233,7 @@ static int read_continuations(const struct ring_client *client, const struct mr_
 		return MR_E_TRUNCATED;
 	if (block->bytes % 8 || block->bytes > sqe->data_bytes)
 		return MR_E_RANGE;
-	at = unknown_at(client, sqe->data_offset, sizeof(*block), block->bytes);
+	at = unknown_at(data_of(client, sqe), sqe->data_offset, sizeof(*block), block->bytes);
 	if (at) {
 		*field = MR_FIELD_CONTINUATIONS + at;
 		return MR_E_VERSION;
@@ -232,7 +246,7 @@ static int copy_input(const struct ring_client *client, const struct mr_sqe *sqe
 		      struct mr_request *request)
 {
 	const struct mr_ring_server *server = client->server;
-	const unsigned char *from = client->mem.data + sqe->data_offset + skip;
+	const unsigned char *from = data_of(client, sqe)->base + sqe->data_offset + skip;
 	uint32_t bytes = sqe->data_bytes - skip, count = bytes / (uint32_t)sizeof(uint32_t);
 	int ids = sqe->flags & MR_SUBMIT_TOKENS;
 

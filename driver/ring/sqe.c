@@ -38,7 +38,7 @@ uint64_t mr_ring_features_of(const struct mr_sched *sched)
 		return 0;
 	return MR_FEATURE_APPEND | MR_FEATURE_FORK | MR_FEATURE_PREFIX | MR_FEATURE_QUERY |
 	       MR_FEATURE_KEEP | MR_FEATURE_ITL | MR_FEATURE_STOPS | MR_FEATURE_PRIORITY |
-	       MR_FEATURE_DEADLINE | (mr_sched_scores(sched) ? scores : 0);
+	       MR_FEATURE_DEADLINE | MR_FEATURE_BUFFERS | (mr_sched_scores(sched) ? scores : 0);
 }
 
 static uint32_t clip(uint64_t n)
@@ -102,11 +102,11 @@ static int check(const struct ring_client *client, const struct mr_sqe *sqe, uin
 	if (((sqe->flags & MR_SUBMIT_KEEP) && !(client->features & MR_FEATURE_KEEP)) ||
 	    ((sqe->flags & MR_SCORE_LOGPROBS) && !(client->features & MR_FEATURE_LOGPROBS)))
 		return MR_E_NOT_SUPPORTED;
-	*field = RING_FIELD(reserved[0]);
-	if (sqe->reserved[0])
+	*field = RING_FIELD(buffer);
+	if (sqe->buffer && (!rules[sqe->op].data || !(client->features & MR_FEATURE_BUFFERS)))
 		return MR_E_INVALID;
-	*field = RING_FIELD(reserved[1]);
-	if (sqe->reserved[1])
+	*field = RING_FIELD(reserved);
+	if (sqe->reserved)
 		return MR_E_INVALID;
 	*field = RING_FIELD(data_offset);
 	if (!rules[sqe->op].data && sqe->data_offset)

@@ -190,8 +190,12 @@ static void test_operations(void **state)
 			if (!(USES[op].flags & 1u << bit))
 				WRONG(good_of(op), sqe.flags = (uint16_t)(1u << bit), MR_E_VERSION,
 				      FIELD(flags));
-		WRONG(good_of(op), sqe.reserved[0] = 1, MR_E_INVALID, FIELD(reserved[0]));
-		WRONG(good_of(op), sqe.reserved[1] = 1ull << 63, MR_E_INVALID, FIELD(reserved[1]));
+		WRONG(good_of(op), sqe.reserved = 1, MR_E_INVALID, FIELD(reserved));
+		WRONG(good_of(op), sqe.reserved = 1ull << 63, MR_E_INVALID, FIELD(reserved));
+		WRONG(good_of(op), sqe.buffer = 1, USES[op].data ? MR_E_NOT_FOUND : MR_E_INVALID,
+		      FIELD(buffer));
+		WRONG(good_of(op), sqe.buffer = 1ull << 63,
+		      USES[op].data ? MR_E_NOT_FOUND : MR_E_INVALID, FIELD(buffer));
 		if (!USES[op].data) {
 			WRONG(good_of(op), sqe.data_offset = 8, MR_E_INVALID, FIELD(data_offset));
 			WRONG(good_of(op), sqe.data_bytes = 8, MR_E_INVALID, FIELD(data_bytes));

@@ -200,6 +200,15 @@ int mr_ring_nop(struct mr_ring *ring, uint64_t key);
  */
 void *mr_ring_data(struct mr_ring *ring, size_t bytes, uint64_t *offset);
 
+/*
+ * Gives the server a memfd of the caller's as buffer @buffer, from 1 to MR_BUFFERS_MAX, or takes it back
+ * (MR_FEATURE_BUFFERS). An SQE pushed with `buffer` set names its data there. May block for five seconds.
+ * Returns 0; struct mr_register's statuses; MR_E_INVALID (@fd), MR_E_DISCONNECTED, MR_E_TIMEOUT, MR_E_IO.
+ * @fd stays the caller's. Submitting thread.
+ */
+int mr_ring_register(struct mr_ring *ring, uint32_t buffer, int fd);
+int mr_ring_unregister(struct mr_ring *ring, uint32_t buffer);
+
 /* Writes 1 to the server's eventfd. The inline functions call it when the server sleeps. */
 void mr_ring_kick(struct mr_ring *ring);
 
@@ -335,8 +344,8 @@ inline int mr_ring_push(struct mr_ring *ring, const struct mr_sqe *sqe)
 	slot->params_bytes = sqe->params_bytes;
 	slot->params_offset = sqe->params_offset;
 	slot->target = sqe->target;
-	slot->reserved[0] = sqe->reserved[0];
-	slot->reserved[1] = sqe->reserved[1];
+	slot->buffer = sqe->buffer;
+	slot->reserved = sqe->reserved;
 	ring->data_end[index & (2 * ring->sq_mask + 1)] = ring->data_used;
 	ring->sq_index = index + 1;
 	__atomic_store_n(&slot->published, index + 1, __ATOMIC_RELEASE); /* SQ_PUBLISH */

@@ -42,6 +42,8 @@
  *   data area     Bytes for prompts, continuations and parameter blocks, filled by the client as it
  *                 likes. Offsets count from the area's start. The server reads each byte once, into
  *                 private memory, before it looks at it.
+ *   buffer        A memfd of the client's own that it has registered, from which data may come instead.
+ *                 The server maps it read-only, and copies what an SQE names as from the data area.
  *   wake-up word  sq_need_wakeup and cq_need_wakeup, by which a side that wants to sleep asks to be
  *                 woken through its eventfd. The sleeper stores its bits, full fence, looks at the
  *                 ring again, and sleeps only when there is still nothing. The waker publishes,
@@ -72,7 +74,8 @@
  *
  * CONNECTING. Over a Unix socket of type SOCK_SEQPACKET the client sends one struct mr_hello; the
  * server answers with one struct mr_welcome and, where its status is 0, four file descriptors
- * (SCM_RIGHTS) in the order of enum mr_welcome_fd. The socket then carries nothing more; its end is
+ * (SCM_RIGHTS) in the order of enum mr_welcome_fd. With MR_FEATURE_BUFFERS the client may then send
+ * struct mr_register at any time, each answered by one; else the socket carries nothing more. Its end is
  * the end of the connection for either side, and everything that the client had under way is
  * cancelled and freed. The server may refuse by the peer's credentials (MR_E_PERMISSION).
  *
@@ -109,7 +112,7 @@
  *   MR_E_FULL           the server has no request entry, sequence or prefix free; try again
  *   MR_E_NOT_FOUND      the target is not a request under way (CANCEL), a sequence of this client
  *                       (APPEND, FORK, SCORE, PREFIX, QUERY), either or a prefix that it named
- *                       (RELEASE), or a prefix (SUBMIT)
+ *                       (RELEASE), or a prefix (SUBMIT); the buffer is not registered
  *   MR_E_BUSY           the target of APPEND is not paused; or the server takes no more requests
  * and what the orchestrator says: MR_E_CONTEXT_FULL, MR_E_MODEL, and so on. With MR_E_CONTEXT_FULL
  * `position` is how many tokens input and answer would take, and `index` how many there can be; with
@@ -137,18 +140,21 @@
 
 #define MR_RING_VERSION 1u
 
-#define MR_RING_MAGIC    0x474e49524c4c494dull /* "MILLRING" */
-#define MR_HELLO_MAGIC   0x4f4c45484c4c494dull /* "MILLHELO" */
-#define MR_WELCOME_MAGIC 0x434c45574c4c494dull /* "MILLWELC" */
-#define MR_VOCAB_MAGIC   0x42434f564c4c494dull /* "MILLVOCB" */
+#define MR_RING_MAGIC     0x474e49524c4c494dull /* "MILLRING" */
+#define MR_HELLO_MAGIC    0x4f4c45484c4c494dull /* "MILLHELO" */
+#define MR_WELCOME_MAGIC  0x434c45574c4c494dull /* "MILLWELC" */
+#define MR_REGISTER_MAGIC 0x464642554c4c494dull /* "MILLUBFF" */
+#define MR_VOCAB_MAGIC    0x42434f564c4c494dull /* "MILLVOCB" */
 
 /* Limits of this version; the server rounds queue sizes up to powers of two within them. */
-#define MR_SQ_ENTRIES_MIN 4u
-#define MR_SQ_ENTRIES_MAX 4096u
-#define MR_CQ_ENTRIES_MIN 8u
-#define MR_CQ_ENTRIES_MAX 65536u
-#define MR_DATA_BYTES_MIN 4096ull
-#define MR_DATA_BYTES_MAX (16ull << 20)
+#define MR_SQ_ENTRIES_MIN   4u
+#define MR_SQ_ENTRIES_MAX   4096u
+#define MR_CQ_ENTRIES_MIN   8u
+#define MR_CQ_ENTRIES_MAX   65536u
+#define MR_DATA_BYTES_MIN   4096ull
+#define MR_DATA_BYTES_MAX   (16ull << 20)
+#define MR_BUFFERS_MAX      4u            /* registered buffers of a client: numbers 1 to this */
+#define MR_BUFFER_BYTES_MAX (16ull << 20) /* of one */
 
 /*
  * Feature bits: what a server may have beyond NOP, SUBMIT, CANCEL and RELEASE. The welcome's
@@ -166,6 +172,7 @@
 #define MR_FEATURE_STOPS     (1ull << 9)  /* struct mr_stops after struct mr_params */
 #define MR_FEATURE_LOGPROBS  (1ull << 10) /* MR_SCORE_LOGPROBS */
 #define MR_FEATURE_PRIORITY  (1ull << 11) /* mr_params.priority */
+#define MR_FEATURE_BUFFERS   (1ull << 12) /* struct mr_register, mr_sqe.buffer */
 
 /*
  * Operations. "data" is data_offset and data_bytes, "params" params_offset and params_bytes; what
@@ -201,12 +208,13 @@ struct mr_sqe {
 	uint16_t op;            /* enum mr_op */
 	uint16_t flags;         /* of the operation; unknown bits are refused */
 	uint64_t key;           /* comes back in every CQE of this request */
-	uint64_t data_offset;   /* bytes from the data area's start; see below */
+	uint64_t data_offset;   /* bytes from the start of the data area or buffer; see below */
 	uint32_t data_bytes;    /* 1..prompt_bytes_max; for token ids a multiple of 4 */
 	uint32_t params_bytes;  /* 0 = the defaults; else at least sizeof(struct mr_params) */
 	uint64_t params_offset; /* bytes from the data area's start, a multiple of 8 */
 	uint64_t target;        /* the key of what the operation acts on */
-	uint64_t reserved[2];   /* 0 */
+	uint64_t buffer;   /* which the data are in: 0 = the data area, else MR_FEATURE_BUFFERS */
+	uint64_t reserved; /* 0 */
 };
 /* data_offset is a multiple of 8 for SCORE, else of 4 for token ids, else any. */
 MR_RING_ASSERT(sizeof(struct mr_sqe) == 64, "an SQE is one cache line");
@@ -215,7 +223,8 @@ MR_RING_AT(mr_sqe, key, 8);
 MR_RING_AT(mr_sqe, data_offset, 16);
 MR_RING_AT(mr_sqe, params_offset, 32);
 MR_RING_AT(mr_sqe, target, 40);
-MR_RING_AT(mr_sqe, reserved, 48);
+MR_RING_AT(mr_sqe, buffer, 48);
+MR_RING_AT(mr_sqe, reserved, 56);
 
 #define MR_PARAMS_VERSION   1u
 #define MR_PARAMS_BYTES_MAX 4096u
@@ -438,6 +447,36 @@ enum mr_welcome_fd {
 	MR_FD_VOCAB = 3,  /* vocabulary, sealed against writing: map read-only, private */
 	MR_FD_COUNT = 4
 };
+
+/*
+ * Registers a buffer, or gives it up; the server answers with the same, status and bytes filled in.
+ * With ADD one descriptor comes along (SCM_RIGHTS), which the client may close once it is answered. It
+ * must be a memfd of 4 KiB pages, sealed against shrinking (F_SEAL_SHRINK), of 1 to MR_BUFFER_BYTES_MAX
+ * bytes. What the client punches out of it reads as zeros. SQEs that the server took before are not
+ * touched by DROP: it has copied what they name. Statuses:
+ *   MR_E_PERMISSION     not sealed against shrinking
+ *   MR_E_FORMAT         no memfd
+ *   MR_E_NOT_SUPPORTED  a memfd on huge pages; an unknown op
+ *   MR_E_RANGE          the buffer's number, or its size
+ *   MR_E_EXISTS         ADD: the number is in use
+ *   MR_E_NOT_FOUND      DROP: it is not
+ *   MR_E_PROTOCOL       the message's size or magic; no descriptor with ADD
+ *   MR_E_VERSION, MR_E_INVALID (status, bytes or reserved is not 0), MR_E_NO_MEMORY
+ */
+struct mr_register {
+	uint64_t magic;   /* MR_REGISTER_MAGIC */
+	uint32_t version; /* MR_RING_VERSION */
+	uint32_t op;      /* MR_REGISTER_* */
+	uint32_t buffer;  /* 1..MR_BUFFERS_MAX */
+	int32_t status;   /* client: 0 */
+	uint64_t bytes;   /* of the buffer, as the server found it; client: 0 */
+	uint64_t reserved[4];
+};
+MR_RING_ASSERT(sizeof(struct mr_register) == 64, "mr_register is 64 bytes");
+MR_RING_AT(mr_register, buffer, 16);
+MR_RING_AT(mr_register, bytes, 24);
+#define MR_REGISTER_ADD  1u
+#define MR_REGISTER_DROP 2u
 
 /* The vocabulary: this header, then `count` entries, then `bytes` bytes of text. */
 struct mr_vocab_header {
