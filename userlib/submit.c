@@ -46,13 +46,24 @@ void *mr_ring_data(struct mr_ring *ring, size_t bytes, uint64_t *offset)
 	return ring->data + *offset;
 }
 
+/*
+ * A place for an SQE that makes a request. The last one is left to CANCEL and RELEASE, so that a client whose
+ * SQEs wait for room can end what is under way.
+ */
+static int place_for_request(struct mr_ring *ring)
+{
+	if (mr_ring_room(ring) < 2)
+		reclaim(ring);
+	return mr_ring_room(ring) >= 2;
+}
+
 /* Room for @bytes of data that go with the next SQE, or NULL and *@rc. */
 static void *make_room(struct mr_ring *ring, size_t bytes, uint64_t *offset, int *rc)
 {
 	void *room = NULL;
 
 	*rc = bytes > ring->data_bytes ? MR_E_TOO_LARGE : MR_E_FULL;
-	if (*rc == MR_E_FULL && mr_ring_room(ring))
+	if (*rc == MR_E_FULL && place_for_request(ring))
 		room = mr_ring_data(ring, bytes, offset);
 	return room;
 }
@@ -164,8 +175,55 @@ int mr_ring_fork(struct mr_ring *ring, uint64_t key, uint64_t target, uint32_t f
 		if (!room)
 			return rc;
 		put_params(&sqe, params, room, offset);
+	} else if (!place_for_request(ring)) {
+		return MR_E_FULL;
 	}
 	return mr_ring_push(ring, &sqe);
+}
+
+int mr_ring_submit(struct mr_ring *ring, const struct mr_sqe *sqe, const void *data, size_t bytes,
+		   const void *params, size_t params_bytes)
+{
+	struct mr_sqe own = *sqe;
+	unsigned char *room;
+	uint64_t offset;
+	int rc;
+
+	if ((bytes && !data) || (params_bytes && !params) || params_bytes % 8)
+		return MR_E_INVALID;
+	if (bytes > ring->data_bytes || params_bytes > ring->data_bytes)
+		return MR_E_TOO_LARGE;
+	if (!bytes && !params_bytes)
+		return place_for_request(ring) ? mr_ring_push(ring, &own) : MR_E_FULL;
+	room = make_room(ring, params_bytes + bytes, &offset, &rc);
+	if (!room)
+		return rc;
+	if (params_bytes) {
+		memcpy(room, params, params_bytes);
+		own.params_offset = offset;
+		own.params_bytes = (uint32_t)params_bytes;
+	}
+	if (bytes) {
+		memcpy(room + params_bytes, data, bytes);
+		own.data_offset = offset + params_bytes;
+		own.data_bytes = (uint32_t)bytes;
+	}
+	return mr_ring_push(ring, &own);
+}
+
+int mr_stops_add(struct mr_stops *stops, const char *text, size_t bytes)
+{
+	uint32_t n = stops->count, from = n && n <= MR_STOP_STRINGS_MAX ? stops->ends[n - 1] : 0;
+
+	if (!bytes)
+		return MR_E_INVALID;
+	if (n >= MR_STOP_STRINGS_MAX || from > MR_STOP_BYTES_MAX ||
+	    bytes > MR_STOP_BYTES_MAX - from)
+		return MR_E_TOO_LARGE;
+	memcpy(stops->text + from, text, bytes);
+	stops->ends[n] = (uint16_t)(from + bytes);
+	stops->count = n + 1;
+	return (int)n;
 }
 
 /* The block of @count parts of @sizes units each; returns the units of all, or 0 where one has none. */

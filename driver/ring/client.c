@@ -21,7 +21,8 @@ static int make_slots(struct ring_client *client)
 	client->requests_max = count;
 	client->slots = calloc(count, sizeof(*client->slots));
 	client->live = calloc(count, sizeof(*client->live));
-	if (!client->slots || !client->live)
+	client->ahead = calloc(client->mem.sq_mask / 64 + 1, sizeof(*client->ahead));
+	if (!client->slots || !client->live || !client->ahead)
 		return MR_E_NO_MEMORY;
 	for (uint32_t i = 0; i < count; i++) {
 		client->live[i] = i;
@@ -55,6 +56,7 @@ int mr_ring_client_create(struct mr_ring_server *server, const struct mr_hello *
 	rc = client->sq_fd < 0 || client->cq_fd < 0 ? MR_E_NO_MEMORY : 0;
 	if (!rc)
 		rc = mr_ring_memory_create(server, hello, client, &client->mem);
+	client->areas[0] = (struct ring_area){client->mem.data, client->mem.data_bytes};
 	if (!rc)
 		rc = make_slots(client);
 	if (rc) {
@@ -62,6 +64,7 @@ int mr_ring_client_create(struct mr_ring_server *server, const struct mr_hello *
 		return rc;
 	}
 	client->sq_index = server->options.first_index;
+	client->looked = server->options.first_index;
 	client->cq_index = server->options.first_index;
 	client->cq_head = server->options.first_index;
 	client->socket = socket;
@@ -85,6 +88,7 @@ void mr_ring_client_hang_up(struct ring_client *client)
 	epoll_ctl(server->epoll_fd, EPOLL_CTL_DEL, client->sq_fd, NULL);
 	close(client->socket);
 	client->socket = -1;
+	mr_ring_buffers_drop(client); /* nothing more is taken from it */
 	mr_count(MR_M_ring_disconnects, 1);
 	/* Requests, and what outlives them: sequences that it kept, prefixes that it named. */
 	if (server->options.sched)
@@ -101,6 +105,7 @@ void mr_ring_client_free(struct ring_client *client)
 		while (server->place_end && !server->clients[server->place_end - 1])
 			server->place_end--;
 	}
+	mr_ring_buffers_drop(client);
 	mr_ring_memory_destroy(&client->mem);
 	if (client->sq_fd >= 0)
 		close(client->sq_fd);
@@ -110,6 +115,7 @@ void mr_ring_client_free(struct ring_client *client)
 		close(client->socket);
 	free(client->slots);
 	free(client->live);
+	free(client->ahead);
 	free(client);
 }
 
@@ -120,6 +126,8 @@ uint32_t mr_ring_slot_take(struct ring_client *client)
 
 	slot->live = client->live_count++;
 	slot->promised = 0;
+	slot->cancel = 1;
+	client->cancels++;
 	slot->scored = 0;
 	slot->overrun = 0;
 	return index;
@@ -132,6 +140,7 @@ void mr_ring_slot_give(struct ring_client *client, uint32_t index)
 	uint32_t moved = client->live[last];
 
 	client->promised -= slot->promised;
+	client->cancels -= slot->cancel;
 	client->live[slot->live] = moved;
 	client->slots[moved].live = slot->live;
 	client->live[last] = index;

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Writing CQEs, and never one that has no room. An entry of the queue is the client's (written, not
- * returned by cq_head yet), set aside for the one DONE or ERROR of a request under way, promised to a
- * request's tokens or scores, or unclaimed. An SQE is taken only when an entry is unclaimed, which is then
- * its answer's, or set aside where it becomes a request; and the orchestrator makes for a request no more
- * tokens or scores than it was promised. So whatever a client does with cq_head, no answer is made that
- * cannot be delivered, and nobody else waits.
+ * returned by cq_head yet), set aside for the one DONE or ERROR of a request under way or for that of the
+ * CANCEL or RELEASE which ends it, promised to a request's tokens or scores, or unclaimed. An SQE is taken
+ * only when an entry is unclaimed, which is then its answer's, or two where it may become a request; and the
+ * orchestrator makes for a request no more tokens or scores than it was promised. So whatever a client does
+ * with cq_head, no answer is made that cannot be delivered, each request can be cancelled, and nobody else
+ * waits.
  */
 #include <sys/eventfd.h>
 
@@ -30,7 +31,7 @@ static void look_at_credit(struct ring_client *client)
 uint32_t mr_ring_cq_unclaimed(const struct ring_client *client)
 {
 	return client->mem.cq_mask + 1 - (client->cq_index - client->cq_head) - client->live_count -
-	       client->promised;
+	       client->cancels - client->promised;
 }
 
 uint32_t mr_ring_cq_room(struct ring_client *client, uint32_t want)
@@ -104,18 +105,22 @@ void mr_ring_cq_wake(struct ring_client *client)
 
 /* ---- what the orchestrator calls; front is the client, front_word[0] the slot ---- */
 
-/* A request's part of the queue: half of it shared by all, so that SQEs and slow starters find room. */
+/*
+ * A request's part of the queue: half of it shared by all, so that SQEs and slow starters find room, and of
+ * the smallest queues what is left beside all that is set aside and room for one request more.
+ */
 static uint32_t fair_part(const struct ring_client *client)
 {
-	uint32_t part = (client->mem.cq_mask + 1) / 2 / client->live_count;
+	uint32_t entries = client->mem.cq_mask + 1, live = client->live_count;
+	uint32_t left = entries - RING_REQUEST_ROOM * (live + 1);
+	uint32_t part = (left < entries / 2 ? left : entries / 2) / live;
 
 	return part > PROMISE_MAX ? PROMISE_MAX : part ? part : 1;
 }
 
 /*
  * Tops the request's promise up to its part, or takes back what is more than that: no DECODE with it is
- * under way when the orchestrator asks. The last entry is never promised, so that even a client that reads
- * nothing can have one more SQE taken: a CANCEL.
+ * under way when the orchestrator asks. Room for one more SQE is never promised.
  */
 static uint32_t credit(void *front, const struct mr_request *request)
 {
@@ -127,8 +132,8 @@ static uint32_t credit(void *front, const struct mr_request *request)
 		return UINT32_MAX; /* it is being cancelled; its tokens go nowhere */
 	part = fair_part(client);
 	client->promised -= slot->promised;
-	room = mr_ring_cq_room(client, part + 1);
-	room -= room != 0;
+	room = mr_ring_cq_room(client, part + RING_REQUEST_ROOM);
+	room = room > RING_REQUEST_ROOM ? room - RING_REQUEST_ROOM : 0;
 	slot->promised = room < part ? room : part;
 	client->promised += slot->promised;
 	if (!slot->promised)
@@ -177,6 +182,7 @@ static void token(void *front, struct mr_request *request, const struct mr_token
 	cqe.position = token->position;
 	cqe.token = token->token;
 	cqe.logprob = token->logprob;
+	cqe.flags = token->late ? MR_CQE_LATE : 0;
 	cqe.index = token->index;
 	cqe.seen_ns = token->seen_ns;
 	cqe.cycles = token->cycles;
@@ -218,8 +224,12 @@ static void end(void *front, struct mr_request *request, const struct mr_end *en
 	int status = slot->overrun ? MR_E_FULL : end->status;
 	struct mr_cqe cqe = about(request, status ? MR_CQE_ERROR : MR_CQE_DONE);
 
-	cqe.ended = slot->overrun ? MR_ENDED_ERROR : ended(end->finish);
+	cqe.ended = slot->overrun      ? MR_ENDED_ERROR
+		    : end->stop_string ? MR_ENDED_STOP_STRING
+				       : ended(end->finish);
+	cqe.token = end->stop_string ? end->stop_string - 1 : 0;
 	cqe.status = status;
+	cqe.flags = end->late ? MR_CQE_LATE : 0;
 	cqe.position = end->prompt_tokens + end->tokens;
 	cqe.index = end->tokens + slot->scored;
 	if (status == MR_E_KV_EXHAUSTED || status == MR_E_CONTEXT_FULL) {

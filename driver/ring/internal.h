@@ -19,9 +19,15 @@
 
 #define RING_PENDING_MAX 16u /* connections that have not said hello yet */
 
+/* CQEs that must be unclaimed for an SQE that makes a request: its end's, and its CANCEL's. */
+#define RING_REQUEST_ROOM 2u
+
 /* How a refusal names a field. */
 #define RING_FIELD(name) ((uint32_t)offsetof(struct mr_sqe, name))
 #define RING_PARAM(name) (MR_FIELD_PARAMS + (uint32_t)offsetof(struct mr_params, name))
+#define RING_STOPS(name)                                        \
+	(MR_FIELD_PARAMS + (uint32_t)sizeof(struct mr_params) + \
+	 (uint32_t)offsetof(struct mr_stops, name))
 #define RING_CONTINUATIONS(name) \
 	(MR_FIELD_CONTINUATIONS + (uint32_t)offsetof(struct mr_continuations, name))
 
@@ -41,16 +47,24 @@ struct ring_memory {
 /* A request under way: its room in the completion queue. */
 struct ring_slot {
 	uint32_t promised; /* CQEs set aside for its tokens or scores */
+	uint32_t cancel;   /* 1 = one is set aside for the DONE of the SQE that ends it early */
 	uint32_t live;     /* its place in client->live */
 	uint32_t scored;   /* continuations given to the client */
 	uint32_t overrun;  /* 1 = an answer had no room: cannot happen while credit is kept */
+};
+
+/* What data may come from. */
+struct ring_area {
+	const unsigned char *base; /* NULL = not there */
+	uint64_t bytes;
 };
 
 struct ring_client {
 	struct mr_ring_server *server;
 	struct ring_memory mem;
 	uint64_t id;
-	uint64_t features; /* granted */
+	uint64_t features;                          /* granted */
+	struct ring_area areas[MR_BUFFERS_MAX + 1]; /* 0 = the data area, the others registered */
 	int socket;
 	int sq_fd;
 	int cq_fd;
@@ -60,6 +74,9 @@ struct ring_client {
 	uint32_t cq_index; /* next CQE to write */
 	uint32_t cq_head;  /* last credit of the client that made sense */
 	uint32_t promised; /* CQEs set aside for tokens, all slots together */
+	uint32_t cancels;  /* CQEs set aside for CANCELs, all slots together */
+	uint32_t looked;   /* SQEs before this one were looked at while sq_index waits for room */
+	uint64_t *ahead;   /* one bit an SQE place: taken before its turn */
 	uint32_t owed;     /* MR_WAKEUP_*: published since the client was last woken */
 	uint32_t stalled;  /* 1 = something lacked room while cq_head was stalled_head */
 	uint32_t stalled_head;
@@ -109,7 +126,7 @@ int mr_ring_client_create(struct mr_ring_server *server, const struct mr_hello *
 /* Ends the connection and cancels what is under way. Not from inside the orchestrator's calls. */
 void mr_ring_client_hang_up(struct ring_client *client);
 void mr_ring_client_free(struct ring_client *client);
-/* A slot; a CQE for the request's end is set aside. The caller checked live_count and the room. */
+/* A slot; RING_REQUEST_ROOM CQEs are set aside. The caller checked live_count and the room. */
 uint32_t mr_ring_slot_take(struct ring_client *client);
 void mr_ring_slot_give(struct ring_client *client, uint32_t slot);
 
@@ -119,9 +136,22 @@ void mr_ring_unlisten(struct mr_ring_server *server);
 /* The control plane's turn: accepts, shakes hands, notices hang-ups. Never blocks. */
 int mr_ring_control(struct mr_ring_server *server, uint64_t now_ns);
 
+/* buffer.c */
+/* Reads a message of the client's from its socket and answers it. 0, or -1 where it is to be hung up on. */
+int mr_ring_buffer_message(struct ring_client *client);
+/* Unmaps all that are registered. */
+void mr_ring_buffers_drop(struct ring_client *client);
+
 /* sqe.c */
 /* Acts on an entry, already a private copy; writes its answer, if that is due at once. */
 void mr_ring_take(struct ring_client *client, const struct mr_sqe *sqe);
+/* How many CQEs must be unclaimed before it is taken. */
+uint32_t mr_ring_room_of(const struct mr_sqe *sqe);
+/*
+ * Acts on a CANCEL or RELEASE that ends a request under way, out of the CQE set aside for it; 1 = done, 0 = it
+ * is none, and waits for its turn.
+ */
+int mr_ring_take_ahead(struct ring_client *client, const struct mr_sqe *sqe);
 /* Answers with ERROR, and counts why; with the numbers behind it, where there are any. */
 void mr_ring_refuse(struct ring_client *client, const struct mr_sqe *sqe, int status,
 		    uint32_t field);

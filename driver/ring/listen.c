@@ -173,7 +173,9 @@ static void admit(struct mr_ring_server *server, int socket, const struct mr_hel
 	}
 	mr_count(MR_M_ring_clients, 1);
 	/* The eventfd is edge-triggered: waking the loop is all that it is for, nobody reads it. */
-	if (watch(server, socket, EPOLLRDHUP, tag(TAG_CLIENT, client->place)) ||
+	if (watch(server, socket,
+		  EPOLLRDHUP | (client->features & MR_FEATURE_BUFFERS ? EPOLLIN : 0),
+		  tag(TAG_CLIENT, client->place)) ||
 	    watch(server, client->sq_fd, EPOLLIN | EPOLLET, tag(TAG_WAKE, client->place)) ||
 	    welcome(server, socket, 0, client)) {
 		mr_ring_client_hang_up(client);
@@ -241,6 +243,13 @@ static int accept_some(struct mr_ring_server *server, uint64_t now_ns)
 	return work;
 }
 
+/* A client's socket has ended, or says something. */
+static void heard(struct ring_client *client, uint32_t events)
+{
+	if ((events & ~(uint32_t)EPOLLIN) || mr_ring_buffer_message(client))
+		mr_ring_client_hang_up(client);
+}
+
 int mr_ring_control(struct mr_ring_server *server, uint64_t now_ns)
 {
 	struct epoll_event events[32];
@@ -260,7 +269,7 @@ int mr_ring_control(struct mr_ring_server *server, uint64_t now_ns)
 			break;
 		case TAG_CLIENT:
 			if (server->clients[index])
-				mr_ring_client_hang_up(server->clients[index]);
+				heard(server->clients[index], events[i].events);
 			break;
 		default: /* a kick: it has woken the loop, and the loop looks at every ring */
 			break;

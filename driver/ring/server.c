@@ -24,10 +24,9 @@ static uint64_t coarse_ns(void)
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-/* SQ_TAKE: 1 = the next SQE is there; a sequence word that cannot be breaks the client. */
-static int published(struct ring_client *client)
+/* SQ_TAKE: 1 = SQE @index is there; a sequence word that cannot be breaks the client. */
+static int published(struct ring_client *client, uint32_t index)
 {
-	uint32_t index = client->sq_index;
 	uint32_t word = __atomic_load_n(&client->mem.sq[index & client->mem.sq_mask].published,
 					__ATOMIC_ACQUIRE);
 
@@ -39,32 +38,87 @@ static int published(struct ring_client *client)
 }
 
 /* Copies the entry out, each word read once. Relaxed: ordered by SQ_TAKE. */
-static void copy_sqe(const struct ring_client *client, struct mr_sqe *sqe)
+static void copy_sqe(const struct ring_client *client, uint32_t index, struct mr_sqe *sqe)
 {
-	const uint64_t *from =
-		(const uint64_t *)&client->mem.sq[client->sq_index & client->mem.sq_mask];
+	const uint64_t *from = (const uint64_t *)&client->mem.sq[index & client->mem.sq_mask];
 	uint64_t *to = (uint64_t *)sqe;
 
 	for (unsigned i = 0; i < sizeof(*sqe) / sizeof(*to); i++)
 		to[i] = __atomic_load_n(&from[i], __ATOMIC_RELAXED);
 }
 
-static int take(struct ring_client *client)
+static uint64_t *ahead_word(const struct ring_client *client, uint32_t index)
+{
+	return &client->ahead[(index & client->mem.sq_mask) / 64];
+}
+
+/* Whether SQE @index was taken before its turn. Never read again: what it says now is not what was done. */
+static int was_ahead(const struct ring_client *client, uint32_t index)
+{
+	return (*ahead_word(client, index) >> index % 64 & 1) != 0;
+}
+
+/* Whether there are SQEs behind the one that waits for room that were not looked at yet. */
+static int more_to_look_at(struct ring_client *client)
+{
+	return client->looked - client->sq_index <= client->mem.sq_mask &&
+	       published(client, client->looked);
+}
+
+/*
+ * While the next SQE waits for room: takes the CANCELs and RELEASEs of requests under way that lie behind it,
+ * for which room is set aside. A turn looks at TAKE_MAX SQEs, each of which is looked at once, until an SQE
+ * is taken in its turn, which may have made a request that others name.
+ */
+static int look_ahead(struct ring_client *client)
 {
 	struct mr_sqe sqe;
 	int taken = 0;
 
-	while (taken < (int)TAKE_MAX && published(client)) {
-		if (!mr_ring_cq_room(client, 1)) {
+	for (uint32_t n = 0; n < TAKE_MAX && more_to_look_at(client); n++) {
+		uint32_t index = client->looked++;
+
+		if (was_ahead(client, index))
+			continue;
+		copy_sqe(client, index, &sqe);
+		if (!mr_ring_take_ahead(client, &sqe))
+			continue;
+		*ahead_word(client, index) |= 1ull << index % 64;
+		taken++;
+	}
+	return taken;
+}
+
+static int take(struct ring_client *client)
+{
+	uint32_t from = client->sq_index;
+	struct mr_sqe sqe;
+	int taken = 0;
+
+	while (client->sq_index - from < TAKE_MAX && published(client, client->sq_index)) {
+		uint32_t index = client->sq_index, want;
+
+		if (was_ahead(client, index)) {
+			*ahead_word(client, index) &= ~(1ull << index % 64);
+			client->sq_index++;
+			if (client->looked == index)
+				client->looked++;
+			continue;
+		}
+		copy_sqe(client, index, &sqe);
+		want = mr_ring_room_of(&sqe);
+		if (mr_ring_cq_room(client, want) < want) {
 			mr_ring_cq_stall(client);
+			taken += look_ahead(client);
+			if (was_ahead(client, index))
+				continue;
 			break;
 		}
-		copy_sqe(client, &sqe);
-		client->sq_index++;
+		client->looked = ++client->sq_index;
 		mr_ring_take(client, &sqe);
 		taken++;
 	}
-	if (taken) {
+	if (client->sq_index != from) {
 		/* SQ_CREDIT: everything that these entries name has been copied. */
 		__atomic_store_n(&client->mem.header->sq_head, client->sq_index, __ATOMIC_RELEASE);
 		client->owed |= MR_WAKEUP_CREDIT;
@@ -124,6 +178,17 @@ static int poll_turn(void *ctx)
 	return work;
 }
 
+/* For the next SQE, which is there. */
+static int has_room(struct ring_client *client)
+{
+	struct mr_sqe sqe;
+	uint32_t want;
+
+	copy_sqe(client, client->sq_index, &sqe);
+	want = mr_ring_room_of(&sqe);
+	return mr_ring_cq_room(client, want) >= want;
+}
+
 /* SQ_SLEEP, for all clients under one fence. */
 static int arm(void *ctx)
 {
@@ -153,8 +218,12 @@ static int arm(void *ctx)
 			continue;
 		if (client->stalled && mr_ring_cq_moved(client))
 			return 1;
-		/* Without room it may wait, once the client knows to wake us for its credit. */
-		if (published(client) && (mr_ring_cq_room(client, 1) || !client->stalled))
+		/*
+		 * Without room it may wait, once the client knows to wake us for its credit, and all
+		 * that lies behind it was looked at.
+		 */
+		if (published(client, client->sq_index) &&
+		    (!client->stalled || has_room(client) || more_to_look_at(client)))
 			return 1;
 		if (client->broken)
 			return 1;

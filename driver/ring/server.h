@@ -6,6 +6,7 @@
  *   listen.c   control plane: socket, credentials, handshake, hang-ups
  *   client.c   a connection's state: made, hung up on, freed when its last request has ended
  *   memory.c   the memfds: ring memory of a client, vocabulary of all
+ *   buffer.c   buffers that clients register
  *   server.c   the loop's turn: takes SQEs from every client, gives credit, arms and wakes
  *   sqe.c      checks one SQE, copied out of hostile memory; operations that are answered at once
  *   request.c  operations that become requests: parameters, input, continuations

@@ -23,7 +23,7 @@ static const struct {
 	[MR_OP_SUBMIT] = {0, MR_SUBMIT_KNOWN, 1, 1, 0},
 	[MR_OP_APPEND] = {MR_FEATURE_APPEND, MR_SUBMIT_KNOWN, 1, 1, 1},
 	[MR_OP_FORK] = {MR_FEATURE_FORK, MR_SUBMIT_IGNORE_EOS | MR_SUBMIT_KEEP, 0, 1, 1},
-	[MR_OP_SCORE] = {MR_FEATURE_SCORE, MR_SUBMIT_TOKENS, 1, 1, 1},
+	[MR_OP_SCORE] = {MR_FEATURE_SCORE, MR_SUBMIT_TOKENS | MR_SCORE_LOGPROBS, 1, 1, 1},
 	[MR_OP_PREFIX] = {MR_FEATURE_PREFIX, 0, 0, 0, 1},
 	[MR_OP_CANCEL] = {0, 0, 0, 0, 1},
 	[MR_OP_RELEASE] = {0, 0, 0, 0, 1},
@@ -32,10 +32,13 @@ static const struct {
 
 uint64_t mr_ring_features_of(const struct mr_sched *sched)
 {
+	uint64_t scores = MR_FEATURE_SCORE | MR_FEATURE_LOGPROBS;
+
 	if (!sched)
 		return 0;
 	return MR_FEATURE_APPEND | MR_FEATURE_FORK | MR_FEATURE_PREFIX | MR_FEATURE_QUERY |
-	       MR_FEATURE_KEEP | MR_FEATURE_ITL | (mr_sched_scores(sched) ? MR_FEATURE_SCORE : 0);
+	       MR_FEATURE_KEEP | MR_FEATURE_ITL | MR_FEATURE_STOPS | MR_FEATURE_PRIORITY |
+	       MR_FEATURE_DEADLINE | MR_FEATURE_BUFFERS | (mr_sched_scores(sched) ? scores : 0);
 }
 
 static uint32_t clip(uint64_t n)
@@ -52,14 +55,18 @@ void mr_ring_refuse(struct ring_client *client, const struct mr_sqe *sqe, int st
 void mr_ring_refuse_for(struct ring_client *client, const struct mr_sqe *sqe, int status,
 			uint32_t field, uint64_t wanted, uint64_t there)
 {
-	const struct mr_cqe cqe = {.type = MR_CQE_ERROR,
-				   .op = (uint8_t)sqe->op,
-				   .key = sqe->key,
-				   .status = status,
-				   .token = field,
-				   .position = clip(wanted),
-				   .index = clip(there)};
+	struct mr_cqe cqe = {.type = MR_CQE_ERROR,
+			     .op = (uint8_t)sqe->op,
+			     .key = sqe->key,
+			     .status = status,
+			     .token = field};
 
+	if (status == MR_E_DEADLINE) {
+		cqe.seen_ns = there;
+	} else {
+		cqe.position = clip(wanted);
+		cqe.index = clip(there);
+	}
 	switch (status) {
 	case MR_E_RANGE:
 		mr_count(MR_M_ring_bad_range, 1);
@@ -92,13 +99,14 @@ static int check(const struct ring_client *client, const struct mr_sqe *sqe, uin
 	*field = RING_FIELD(flags);
 	if (sqe->flags & ~rules[sqe->op].flags)
 		return MR_E_VERSION;
-	if ((sqe->flags & MR_SUBMIT_KEEP) && !(client->features & MR_FEATURE_KEEP))
+	if (((sqe->flags & MR_SUBMIT_KEEP) && !(client->features & MR_FEATURE_KEEP)) ||
+	    ((sqe->flags & MR_SCORE_LOGPROBS) && !(client->features & MR_FEATURE_LOGPROBS)))
 		return MR_E_NOT_SUPPORTED;
-	*field = RING_FIELD(reserved[0]);
-	if (sqe->reserved[0])
+	*field = RING_FIELD(buffer);
+	if (sqe->buffer && (!rules[sqe->op].data || !(client->features & MR_FEATURE_BUFFERS)))
 		return MR_E_INVALID;
-	*field = RING_FIELD(reserved[1]);
-	if (sqe->reserved[1])
+	*field = RING_FIELD(reserved);
+	if (sqe->reserved)
 		return MR_E_INVALID;
 	*field = RING_FIELD(data_offset);
 	if (!rules[sqe->op].data && sqe->data_offset)
@@ -156,13 +164,34 @@ static void name_prefix(struct ring_client *client, const struct mr_sqe *sqe)
 		mr_ring_cq_done(client, sqe);
 }
 
+uint32_t mr_ring_room_of(const struct mr_sqe *sqe)
+{
+	return sqe->op >= MR_OP_SUBMIT && sqe->op <= MR_OP_SCORE ? RING_REQUEST_ROOM : 1;
+}
+
+/* The slot of the request that a CANCEL or RELEASE ends, while a CQE is set aside for that; or NULL. */
+static struct ring_slot *slot_ended(struct ring_client *client, const struct mr_sqe *sqe)
+{
+	const struct mr_request *request = mr_sched_ends(client->server->options.sched, client->id,
+							 sqe->target, sqe->op == MR_OP_RELEASE);
+	struct ring_slot *slot = request ? &client->slots[request->front_word[0]] : NULL;
+
+	return slot && slot->cancel ? slot : NULL;
+}
+
 /* CANCEL and RELEASE. */
 static void end_target(struct ring_client *client, const struct mr_sqe *sqe)
 {
 	struct mr_sched *sched = client->server->options.sched;
+	struct ring_slot *slot = slot_ended(client, sqe);
 	int rc = sqe->op == MR_OP_CANCEL ? mr_sched_cancel(sched, client->id, sqe->target)
 					 : mr_sched_release(sched, client->id, sqe->target);
 
+	/* What was set aside for this answer is its own now. */
+	if (slot) {
+		slot->cancel = 0;
+		client->cancels--;
+	}
 	if (rc)
 		mr_ring_refuse(client, sqe, rc, RING_FIELD(target));
 	else
@@ -204,4 +233,18 @@ void mr_ring_take(struct ring_client *client, const struct mr_sqe *sqe)
 	default:
 		mr_ring_cq_done(client, sqe);
 	}
+}
+
+int mr_ring_take_ahead(struct ring_client *client, const struct mr_sqe *sqe)
+{
+	uint32_t field;
+
+	if ((sqe->op != MR_OP_CANCEL && sqe->op != MR_OP_RELEASE) ||
+	    !client->server->options.sched || check(client, sqe, &field) ||
+	    !slot_ended(client, sqe))
+		return 0;
+	mr_count(MR_M_ring_sqe, 1);
+	mr_count(MR_M_ring_ahead, 1);
+	end_target(client, sqe);
+	return 1;
 }

@@ -8,7 +8,9 @@
 #include "driver/sched/internal.h"
 #include "kernels/cpu/sample.h"
 
-#define FLAGS_KNOWN (MR_REQUEST_CHAT | MR_REQUEST_TOKENS | MR_REQUEST_IGNORE_EOS | MR_REQUEST_KEEP)
+#define FLAGS_KNOWN                                                                      \
+	(MR_REQUEST_CHAT | MR_REQUEST_TOKENS | MR_REQUEST_IGNORE_EOS | MR_REQUEST_KEEP | \
+	 MR_REQUEST_LOGPROBS)
 
 static int check_ids(const struct mr_sched *s, const uint32_t *ids, uint32_t count, uint32_t room)
 {
@@ -29,7 +31,8 @@ static int check_fields(const struct mr_sched *s, const struct mr_request *r)
 	    (r->flags & (MR_REQUEST_CHAT | MR_REQUEST_TOKENS)) ==
 		    (MR_REQUEST_CHAT | MR_REQUEST_TOKENS))
 		return MR_E_INVALID;
-	if (score && (r->flags & ~MR_REQUEST_TOKENS))
+	if (score ? (r->flags & ~(MR_REQUEST_TOKENS | MR_REQUEST_LOGPROBS)) || r->stops.count
+		  : r->flags & MR_REQUEST_LOGPROBS)
 		return MR_E_INVALID;
 	if (fork &&
 	    ((r->flags & (MR_REQUEST_CHAT | MR_REQUEST_TOKENS)) || r->text_bytes || r->token_count))
@@ -42,6 +45,12 @@ static int check_fields(const struct mr_sched *s, const struct mr_request *r)
 		return MR_E_TOO_LARGE;
 	if (score && (!r->ops->score || !(s->decode->caps.stages & MR_STAGE_SCORE)))
 		return MR_E_NOT_SUPPORTED;
+	if (r->due_ns && !r->max_tokens) /* no first token to be there */
+		return MR_E_INVALID;
+	if (r->priority >= MR_RANKS || mr_stops_check(&r->stops))
+		return MR_E_RANGE;
+	if (r->stops.count && !s->model->tokenizer)
+		return MR_E_MODEL;
 	if (s->dead)
 		return s->dead;
 	return mr_sampling_check(&r->sampling, s->decode->caps.vocab);
@@ -127,6 +136,7 @@ static void begin(struct mr_sched *s, struct entry *e, struct sequence *q, uint3
 		q->account->kept++;
 	}
 	add_model_stops(s->model, &e->request);
+	mr_stops_begin(e);
 	mr_sched_accept(s, e, q);
 }
 
@@ -167,8 +177,14 @@ static int submit(struct mr_sched *s, struct entry *e)
 		q->prefix_count = before;
 	}
 	q->history = before + (uint32_t)count - 1;
+	q->count = before + (uint32_t)count;
+	status = mr_sched_promise(s, q, r->due_ns, 0);
+	if (status < 0) {
+		mr_sched_sequence_free(s, q);
+		return status;
+	}
 	mr_sched_sequence_name(s, q, r->key);
-	begin(s, e, q, before + (uint32_t)count, r->max_tokens);
+	begin(s, e, q, q->count, r->max_tokens);
 	mr_sched_enqueue(s, q);
 	return 0;
 }
@@ -192,6 +208,11 @@ static int append(struct mr_sched *s, struct entry *e, struct sequence *q)
 		return status;
 	if (r->flags & MR_REQUEST_TOKENS)
 		copy_ids(q->tokens + q->count, r->tokens, (uint32_t)count);
+	q->count += (uint32_t)count;
+	status = mr_sched_promise(s, q, r->due_ns, 0);
+	q->count -= (uint32_t)count;
+	if (status < 0)
+		return status;
 	q->history = q->count + (uint32_t)count - 1;
 	q->handovers = 0;
 	mr_kv_idle(s, q, 0);
@@ -238,7 +259,7 @@ static int take_continuations(struct mr_sched *s, struct entry *e)
 static int branch(struct mr_sched *s, struct entry *e, struct sequence *from)
 {
 	struct mr_request *r = &e->request;
-	int score = r->op == MR_REQUEST_SCORE, more, status;
+	int score = r->op == MR_REQUEST_SCORE, more, computed, status;
 	struct sequence *q;
 
 	more = score ? take_continuations(s, e) : (int)least(r->max_tokens, INT32_MAX);
@@ -255,14 +276,20 @@ static int branch(struct mr_sched *s, struct entry *e, struct sequence *from)
 	q->prefix_count = from->prefix_count;
 	q->history = from->history;
 	q->decoded = from->decoded;
+	q->count = from->count;
+	computed = from->kv[DEC] && from->fed && from->fed == from->count - 1 &&
+		   (from->state == DECODING || from->state == PAUSED);
+	status = mr_sched_promise(s, q, r->due_ns, computed);
+	if (status < 0) {
+		mr_sched_sequence_free(s, q);
+		return status;
+	}
 	if (!score)
 		mr_sched_sequence_name(s, q, r->key);
 	begin(s, e, q, from->count, (uint32_t)more);
 	mr_count(score ? MR_M_sched_scores : MR_M_sched_forks, score ? r->score_count : 1);
 	/* Where all of it lies on the decode device, nothing is left to compute. */
-	if (from->kv[DEC] && from->fed && from->fed == from->count - 1 &&
-	    (from->state == DECODING || from->state == PAUSED) &&
-	    mr_kv_fork(s, q, from->kv[DEC], from->fed, q->positions) == 1) {
+	if (computed && mr_kv_fork(s, q, from->kv[DEC], from->fed, q->positions) == 1) {
 		e->start_ns = e->prefilled_ns = e->joined_ns = e->submit_ns;
 		e->reused = q->written = q->fed = from->fed;
 		mr_sched_ready(s, q);

@@ -21,7 +21,7 @@ static const struct sequence_list *list_of(const struct mr_sched *s, const struc
 	switch (q->state) {
 	case QUEUED:
 	case PREFILLING:
-		return &q->account->queue[q->class];
+		return q->due_ns ? &s->due : &q->account->queue[q->class];
 	case DECODING:
 		return &s->decoding[q->class];
 	case SCORING:
@@ -62,10 +62,10 @@ static int check_sequence(const struct mr_sched *s, const struct sequence *q, co
 static int check_sequences(const struct mr_sched *s, const char **why)
 {
 	uint32_t states[ENDING + 1] = {0}, active = 0, live = 0, chunks = 0;
+	const struct sequence *q;
 
 	for (uint32_t i = 0; i < s->sequence_count; i++) {
-		const struct sequence *q = &s->sequences[i];
-
+		q = &s->sequences[i];
 		states[q->state]++;
 		if (q->state == FREE)
 			continue;
@@ -79,6 +79,9 @@ static int check_sequences(const struct mr_sched *s, const char **why)
 		DEMAND(states[i] == s->in_state[i], "sequences by state are miscounted");
 	DEMAND(live == s->live && active == s->active && chunks == s->chunks,
 	       "live sequences, active requests or chunks are miscounted");
+	TAILQ_FOREACH(q, &s->due, link)
+	DEMAND(!TAILQ_NEXT(q, link) || TAILQ_NEXT(q, link)->due_ns >= q->due_ns,
+	       "deadlines out of order");
 	for (int class = 0; class <= BACKGROUND; class ++)
 		DEMAND(!s->claim[class] || s->claim[class]->state == QUEUED, "a claim of nobody");
 	return 0;

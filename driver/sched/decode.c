@@ -8,6 +8,7 @@
  * A sequence that has more tokens than KV (an APPEND that prefill cannot reach) is fed them here, one a step;
  * what the device samples meanwhile is nobody's token.
  */
+#include "driver/model/tokenizer.h"
 #include "driver/sched/internal.h"
 
 #define BACKGROUND_TURNS \
@@ -167,6 +168,18 @@ static int is_stop(const struct mr_sched *s, const struct entry *e, uint32_t tok
 	return 0;
 }
 
+/* The stop string that @token completes, from 1, or 0. */
+static uint32_t stop_string(const struct mr_sched *s, struct entry *e, uint32_t token)
+{
+	const char *bytes;
+	size_t count = 0;
+
+	if (!e->request.stops.count || mr_token_is_control(s->model->tokenizer, token))
+		return 0;
+	bytes = mr_token_bytes(s->model->tokenizer, token, &count);
+	return bytes ? mr_stops_feed(e, bytes, count) : 0;
+}
+
 static struct sequence *sequence_of(struct mr_sched *s, const struct mr_event *event)
 {
 	struct sequence *q;
@@ -193,6 +206,10 @@ static void deliver(struct mr_sched *s, struct sequence *q, const struct mr_even
 		.seen_ns = event->seen_ns,
 	};
 
+	if (e->first_ns == 0)
+		mr_sched_note_late(e, now);
+	token.late = e->late && e->first_ns == 0;
+
 	q->tokens[q->count++] = event->token;
 	q->again = 0;
 	e->answered++;
@@ -206,7 +223,9 @@ static void deliver(struct mr_sched *s, struct sequence *q, const struct mr_even
 	mr_trace_at(MR_T_token, q->owner, decode_row(s), event->position, now);
 	mr_count(MR_M_sched_tokens, 1);
 	e->request.ops->token(e->request.front, &e->request, &token);
-	if (is_stop(s, e, token.token))
+	e->stop_string = stop_string(s, e, token.token);
+	mr_count(MR_M_sched_stop_strings, e->stop_string != 0);
+	if (e->stop_string || is_stop(s, e, token.token))
 		mr_sched_end(s, q, 0, MR_FINISH_STOP);
 	else if (e->answered == e->request.max_tokens)
 		mr_sched_end(s, q, 0, MR_FINISH_LENGTH);
@@ -249,7 +268,7 @@ static void mind_the_bound(struct mr_sched *s, uint32_t count, uint64_t step_ns)
 	uint64_t bound = UINT64_MAX;
 
 	for (uint32_t i = 0; i < count; i++)
-		if (s->batch[i]->entry && s->batch[i]->class == FOREGROUND &&
+		if (s->batch[i]->entry && s->batch[i]->entry->request.itl_ns &&
 		    s->batch[i]->entry->request.itl_ns < bound)
 			bound = s->batch[i]->entry->request.itl_ns;
 	if (step_ns > bound)

@@ -45,6 +45,7 @@ static void conclude(struct mr_sched *s, struct sequence *q)
 			q->entry->joined_ns = now_ns(s);
 			mr_histogram_add(MR_H_handover,
 					 q->entry->joined_ns - q->entry->prefilled_ns);
+			average(&s->handover_ns, q->entry->joined_ns - q->entry->prefilled_ns);
 		}
 		mr_sched_ready(s, q);
 		return;

@@ -8,9 +8,11 @@
  *   request.c   pool and index of requests; the one place where a request ends
  *   sequence.c  pool, index and states of sequences; pausing, releasing
  *   queue.c     clients' accounts: who prefills next
+ *   due.c       deadlines: what can be promised, and whose is the earliest
  *   prefill.c   slots and KV for a sequence's start, chunks
  *   handover.c  KV from the prefill device to the decode device
  *   decode.c    batches of sequences, tokens
+ *   stops.c     stop strings, looked for in an answer's bytes
  *   score.c     continuations weighed on a sequence of their own
  *   kv.c        slots and their KV: held, kept for others, given up by cost
  *   trie.c      which KV holds which tokens
@@ -18,7 +20,7 @@
  *   check.c     the invariants of all of it, for tests
  *
  * A sequence is on at most one list by `link`:
- *   QUEUED, PREFILLING   its account's queue (queue.c)
+ *   QUEUED, PREFILLING   s->due, with a deadline; else its account's queue (queue.c)
  *   HANDOVER             none
  *   DECODING             s->decoding of its class
  *   SCORING              s->scoring
@@ -133,16 +135,22 @@ struct entry {
 	TAILQ_ENTRY(entry) link; /* of s->free */
 	struct entry *hash_next;
 	uint32_t index;
-	uint8_t filling;       /* the front has it */
-	uint8_t live;          /* accepted, not ended */
-	uint32_t *own;         /* its buffer of tokens while it fills */
-	struct sequence *seq;  /* that it works on, while live */
-	uint32_t input;        /* tokens of the sequence before the answer */
-	uint32_t reused;       /* of those, with KV when it started */
-	uint32_t answered;     /* tokens given to the front */
-	uint32_t scored;       /* continuations given to the front */
-	double logprob;        /* of the continuation under way */
-	uint32_t score_tokens; /* events of it so far */
+	uint8_t filling;                      /* the front has it */
+	uint8_t live;                         /* accepted, not ended */
+	uint32_t *own;                        /* its buffer of tokens while it fills */
+	struct sequence *seq;                 /* that it works on, while live */
+	uint32_t input;                       /* tokens of the sequence before the answer */
+	uint32_t reused;                      /* of those, with KV when it started */
+	uint32_t answered;                    /* tokens given to the front */
+	uint32_t scored;                      /* continuations given to the front */
+	double logprob;                       /* of the continuation under way */
+	uint32_t score_tokens;                /* events of it so far */
+	uint8_t giving;                       /* its tokens are being given to the front, */
+	uint8_t late;                         /* its first token was not there by its deadline */
+	uint32_t given;                       /* and so many were */
+	uint32_t stop_string;                 /* that ended the answer, from 1 */
+	uint8_t stop_at[MR_STOP_STRINGS_MAX]; /* bytes of each that the answer's last ones match */
+	uint8_t stop_fail[MR_STOP_BYTES_MAX]; /* of each, by bytes matched: how many still do */
 	uint64_t submit_ns, start_ns, prefilled_ns, joined_ns, first_ns, last_ns;
 	uint64_t cycles, predicted;
 };
@@ -168,6 +176,10 @@ struct sequence {
 		history; /* the answer's first token that DECODE is fed: penalties look back to it */
 	uint64_t prefix; /* name, and its length in tokens */
 	uint32_t prefix_count;
+
+	uint64_t due_ns;   /* the request's */
+	uint64_t due_work; /* tokens that prefill had to compute when it was accepted */
+	uint8_t rank;      /* of its priority: the least goes first */
 
 	uint8_t kept;     /* counted as such by its account */
 	uint8_t named;    /* in the index by (client, key) */
@@ -236,6 +248,8 @@ struct mr_sched {
 	struct account **account_buckets;
 	uint32_t bucket_mask; /* of the three indices */
 	struct account_list ring[2];
+	struct sequence_list due;  /* with a deadline, not prefilled: the earliest first */
+	uint64_t due_tokens;       /* of these, posted; others' take DUE_RUN times as many back */
 	uint32_t in_a_row;         /* chunks of the foreground while background waited */
 	struct sequence *claim[2]; /* by class: waits for KV; until it has it, no other starts */
 
@@ -246,6 +260,7 @@ struct mr_sched {
 	struct sequence_list joining, handing, decoding[2], scoring, ending;
 	uint64_t prefill_token_ns; /* a moving average, of one token of a chunk, times 16 */
 	uint64_t step_ns;          /* the same, of a DECODE's step */
+	uint64_t handover_ns;      /* the same, from a prompt's last chunk until it can decode */
 	uint64_t round_ns, round_tokens, round_steps; /* see mr_sched_learn */
 	uint32_t background_max;                      /* sequences of background in a DECODE */
 	uint32_t background_turn;
@@ -394,8 +409,25 @@ void mr_sched_dequeue(struct mr_sched *s, struct sequence *q);
 struct sequence *mr_sched_next(struct mr_sched *s);
 void mr_sched_charge(struct mr_sched *s, struct sequence *q, uint32_t tokens);
 
-/* prefill.c, handover.c, decode.c, score.c: a turn posts what can be posted, returns how much that was */
+/* due.c */
+/*
+ * Whether the first token of @q, which has its tokens, can be there by @due_ns (0 = always); @computed: all
+ * but the last have KV. 0 or MR_E_DEADLINE.
+ */
+int mr_sched_promise(struct mr_sched *s, struct sequence *q, uint64_t due_ns, int computed);
+/* Onto s->due, from no list. */
+void mr_sched_due_insert(struct mr_sched *s, struct sequence *q);
+/* Whether those with a deadline go first now. */
+int mr_sched_due_turn(const struct mr_sched *s);
+/* A chunk of @q's was posted. */
+void mr_sched_due_charge(struct mr_sched *s, const struct sequence *q, uint32_t tokens);
+/* Marks and counts a first token that was not there by its deadline. */
+void mr_sched_note_late(struct entry *e, uint64_t now);
+
+/* prefill.c, handover.c, decode.c: a turn posts what can be posted, returns how much that was */
 int mr_sched_prefill_turn(struct mr_sched *s);
+/* Tokens that chunks may have until the next DECODE, at least one. */
+uint32_t mr_sched_round_tokens(const struct mr_sched *s);
 void mr_sched_prefill_done(struct mr_sched *s, struct sequence *q, int32_t status);
 /* A chunk of so many tokens has ended, or a DECODE, which matters where it shares passes with chunks. */
 void mr_sched_learn(struct mr_sched *s, uint64_t ns, uint32_t tokens, uint32_t steps);
@@ -407,6 +439,15 @@ void mr_sched_import_done(struct mr_sched *s, struct sequence *q, int32_t status
 int mr_sched_decode_turn(struct mr_sched *s);
 void mr_sched_decode_token(struct mr_sched *s, const struct mr_event *event);
 void mr_sched_decode_done(struct mr_sched *s, int32_t status);
+/* stops.c */
+/* 0 or MR_E_RANGE. */
+int mr_stops_check(const struct mr_stops *stops);
+/* Of a fresh entry, whose request holds the strings. */
+void mr_stops_begin(struct entry *e);
+/* The answer's next bytes. Returns the string that they complete, from 1, or 0. */
+uint32_t mr_stops_feed(struct entry *e, const char *bytes, size_t count);
+
+/* score.c */
 int mr_sched_score_turn(struct mr_sched *s);
 void mr_sched_score_token(struct mr_sched *s, struct sequence *q, const struct mr_event *event);
 void mr_sched_score_done(struct mr_sched *s, struct sequence *q, int32_t status);
@@ -425,6 +466,8 @@ void mr_kv_config(const struct mr_sched *s, const struct sequence *q, enum pool_
  */
 int mr_kv_acquire(struct mr_sched *s, struct sequence *q, enum pool_id id, uint32_t positions,
 		  int reuse);
+/* How many of @q's tokens have kept KV that mr_kv_acquire would share. */
+uint32_t mr_kv_there(const struct mr_sched *s, const struct sequence *q, enum pool_id id);
 /* The same over the first @at positions of @from, which may be @q's own: that one is then closed. */
 int mr_kv_fork(struct mr_sched *s, struct sequence *q, struct kv *from, uint32_t at,
 	       uint32_t positions);

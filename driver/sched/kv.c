@@ -187,6 +187,13 @@ static struct kv *match(const struct mr_sched *s, const struct sequence *q, enum
 	return n == NONE ? NULL : pool->nodes[n].holder;
 }
 
+uint32_t mr_kv_there(const struct mr_sched *s, const struct sequence *q, enum pool_id id)
+{
+	uint32_t at = 0;
+
+	return !s->pool[id].no_fork && match(s, q, id, &at) ? at : 0;
+}
+
 /* The client's share of the decode device: whether @q may have @blocks more of it now. */
 static int within_quota(const struct mr_sched *s, const struct sequence *q, enum pool_id id,
 			uint32_t blocks)

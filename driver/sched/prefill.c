@@ -129,7 +129,7 @@ static uint64_t bound_ns(const struct mr_sched *s)
 	uint64_t bound = s->itl_ns;
 
 	TAILQ_FOREACH(q, &s->decoding[FOREGROUND], link)
-	if (!bound || q->entry->request.itl_ns < bound)
+	if (q->entry->request.itl_ns && (!bound || q->entry->request.itl_ns < bound))
 		bound = q->entry->request.itl_ns;
 	return bound;
 }
@@ -138,7 +138,7 @@ static uint64_t bound_ns(const struct mr_sched *s)
  * Tokens that chunks may have until the next DECODE. Beside one under way in the same pass: what rows it
  * leaves, but no less than half a pass.
  */
-static uint32_t round_tokens(const struct mr_sched *s)
+uint32_t mr_sched_round_tokens(const struct mr_sched *s)
 {
 	uint32_t most = s->chunk, rows = mixing_rows(s);
 	uint64_t bound, tokens;
@@ -194,7 +194,7 @@ static int post_chunk(struct mr_sched *s, struct sequence *q, uint32_t most)
 /* A round of chunks: of one sequence, or of several where the device takes their rows together. */
 int mr_sched_prefill_turn(struct mr_sched *s)
 {
-	uint32_t tokens = s->chunks ? 0 : round_tokens(s);
+	uint32_t tokens = s->chunks ? 0 : mr_sched_round_tokens(s);
 	struct sequence *q;
 	int did = 0, posted;
 

@@ -2,9 +2,11 @@
 /*
  * Whose prompt is prefilled next. Each client has an account with a queue a class; the accounts of a class
  * take turns by deficit round robin, counted in tokens, so that a client with long prompts, or with many,
- * takes no more than its share. Within an account it is first come, first served: a prompt's turn comes when
+ * takes no more than its share. Within an account it is by priority, then first come, first served; one that
+ * has begun or waits for KV is not overtaken, since it may hold what the other would wait for. A prompt's turn comes when
  * all of those before it has been posted, so one prompt of each client is unfinished. Requests with an ITL bound go before
- * background, which gets one chunk in FOREGROUND_RUN all the same.
+ * background, which gets one chunk in FOREGROUND_RUN all the same. Those with a deadline go before all (due.c),
+ * and are charged to their account's foreground.
  *
  * A sequence that finds no room for its KV claims the next that comes: until then no other of its class,
  * or of background, starts, so that small ones cannot starve a large one. Those that have begun go on.
@@ -66,11 +68,32 @@ uint64_t mr_sched_client_blocks(const struct mr_sched *s, uint64_t client)
 	return a ? a->blocks[PRE] + a->blocks[DEC] : 0;
 }
 
+static void insert(struct mr_sched *s, struct sequence_list *queue, struct sequence *q)
+{
+	struct sequence *before = TAILQ_LAST(queue, sequence_list);
+	const struct sequence *last = before;
+
+	while (before && before->state == QUEUED && s->claim[q->class] != before &&
+	       before->rank > q->rank)
+		before = TAILQ_PREV(before, sequence_list, link);
+	if (before)
+		TAILQ_INSERT_AFTER(queue, before, q, link);
+	else
+		TAILQ_INSERT_HEAD(queue, q, link);
+	q->on = queue;
+	mr_count(MR_M_sched_overtakes, before != last);
+}
+
 void mr_sched_enqueue(struct mr_sched *s, struct sequence *q)
 {
 	struct account *a = q->account;
 
-	mr_sched_move(s, q, QUEUED, &a->queue[q->class]);
+	mr_sched_move(s, q, QUEUED, NULL);
+	if (q->due_ns) {
+		mr_sched_due_insert(s, q);
+		return;
+	}
+	insert(s, &a->queue[q->class], q);
 	if (a->in_ring[q->class])
 		return;
 	a->in_ring[q->class] = 1;
@@ -81,11 +104,12 @@ void mr_sched_enqueue(struct mr_sched *s, struct sequence *q)
 void mr_sched_dequeue(struct mr_sched *s, struct sequence *q)
 {
 	struct account *a = q->account;
+	int due = q->on == &s->due;
 
 	mr_sched_move(s, q, q->state, NULL);
 	if (s->claim[q->class] == q)
 		s->claim[q->class] = NULL;
-	if (!TAILQ_EMPTY(&a->queue[q->class]))
+	if (due || !TAILQ_EMPTY(&a->queue[q->class]))
 		return;
 	a->in_ring[q->class] = 0;
 	TAILQ_REMOVE(&s->ring[q->class], a, ring[q->class]);
@@ -116,7 +140,13 @@ static void rotate(struct mr_sched *s, struct account *a, int class)
 	TAILQ_INSERT_TAIL(&s->ring[class], a, ring[class]);
 }
 
-/* Whose turn it is within @a; NULL where the chunk under way leaves more of that prompt to be posted. */
+/* Whether the chunk of @q under way leaves more of that prompt to be posted. */
+static int has_more(const struct sequence *q)
+{
+	return q->written + q->chunk < q->count - 1;
+}
+
+/* Whose turn it is within @a; NULL where the one before is not posted in full. */
 static struct sequence *first_of(const struct account *a, int class)
 {
 	struct sequence *q;
@@ -124,7 +154,20 @@ static struct sequence *first_of(const struct account *a, int class)
 	TAILQ_FOREACH(q, &a->queue[class], link)
 	if (!q->chunk)
 		return q;
-	else if (q->written + q->chunk < q->count - 1)
+	else if (has_more(q))
+		return NULL;
+	return NULL;
+}
+
+/* The earliest deadline of those that may go. */
+static struct sequence *first_due(const struct mr_sched *s)
+{
+	struct sequence *q;
+
+	TAILQ_FOREACH(q, &s->due, link)
+	if (!q->chunk && may_go(s, q))
+		return q;
+	else if (q->chunk && has_more(q))
 		return NULL;
 	return NULL;
 }
@@ -155,18 +198,23 @@ static struct sequence *next_of(struct mr_sched *s, int class)
 
 struct sequence *mr_sched_next(struct mr_sched *s)
 {
-	struct sequence *q = NULL;
+	struct sequence *q = mr_sched_due_turn(s) ? first_due(s) : NULL;
 
+	if (q)
+		return q;
 	if (s->in_a_row < FOREGROUND_RUN || TAILQ_EMPTY(&s->ring[BACKGROUND]))
 		q = next_of(s, FOREGROUND);
 	if (!q)
 		q = next_of(s, BACKGROUND);
-	return q ? q : next_of(s, FOREGROUND);
+	if (!q)
+		q = next_of(s, FOREGROUND);
+	return q ? q : first_due(s);
 }
 
 void mr_sched_charge(struct mr_sched *s, struct sequence *q, uint32_t tokens)
 {
 	q->account->deficit[q->class] -= tokens;
+	mr_sched_due_charge(s, q, tokens);
 	if (q->class == BACKGROUND || TAILQ_EMPTY(&s->ring[BACKGROUND]))
 		s->in_a_row = 0;
 	else

@@ -65,6 +65,8 @@ void mr_sched_abandon(struct mr_sched *s, struct mr_request *request)
 		mr_sched_put(s, e);
 }
 
+static const uint8_t ranks[] = {[MR_RANK_HIGH] = 0, [MR_RANK_NORMAL] = 1, [MR_RANK_LOW] = 2};
+
 void mr_sched_accept(struct mr_sched *s, struct entry *e, struct sequence *q)
 {
 	struct entry **head = bucket(s, e->request.client, e->request.key);
@@ -73,7 +75,10 @@ void mr_sched_accept(struct mr_sched *s, struct entry *e, struct sequence *q)
 	e->live = 1;
 	e->seq = q;
 	q->entry = e;
-	q->class = e->request.itl_ns ? FOREGROUND : BACKGROUND;
+	q->class = e->request.itl_ns || e->request.due_ns ? FOREGROUND : BACKGROUND;
+	q->due_ns = e->request.due_ns;
+	q->rank = ranks[e->request.priority];
+	mr_count(MR_M_sched_deadlines, q->due_ns != 0);
 	e->request.tokens = q->tokens;
 	e->request.owner = q->owner;
 	e->submit_ns = now_ns(s);
@@ -103,12 +108,18 @@ static void count_end(enum mr_finish finish)
 void mr_sched_finish(struct mr_sched *s, struct entry *e)
 {
 	struct sequence *q = e->seq;
-	struct mr_end end = {
+	struct mr_end end;
+
+	if (!e->first_ns && q->status != MR_E_CANCELLED)
+		mr_sched_note_late(e, now_ns(s));
+	end = (struct mr_end){
 		.status = q->status,
 		.finish = q->finish,
 		.prompt_tokens = e->input,
 		.reused = e->reused,
 		.tokens = e->answered,
+		.stop_string = e->stop_string,
+		.late = e->late,
 		.submit_ns = e->submit_ns,
 		.start_ns = e->start_ns,
 		.prefilled_ns = e->prefilled_ns,
@@ -143,6 +154,15 @@ int mr_sched_cancel(struct mr_sched *s, uint64_t client, uint64_t key)
 	s->dirty = 1;
 	mr_sched_end(s, e->seq, MR_E_CANCELLED, MR_FINISH_CANCEL);
 	return 0;
+}
+
+const struct mr_request *mr_sched_ends(const struct mr_sched *s, uint64_t client, uint64_t key,
+				       int release)
+{
+	const struct sequence *q = release ? mr_sched_sequence(s, client, key) : NULL;
+	const struct entry *e = q ? q->entry : mr_sched_find(s, client, key);
+
+	return e && !e->seq->ending ? &e->request : NULL;
 }
 
 int mr_sched_release(struct mr_sched *s, uint64_t client, uint64_t key)

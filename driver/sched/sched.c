@@ -19,6 +19,7 @@ static void init_lists(struct mr_sched *s)
 	TAILQ_INIT(&s->free_sequences);
 	TAILQ_INIT(&s->ring[FOREGROUND]);
 	TAILQ_INIT(&s->ring[BACKGROUND]);
+	TAILQ_INIT(&s->due);
 	TAILQ_INIT(&s->joining);
 	TAILQ_INIT(&s->handing);
 	TAILQ_INIT(&s->decoding[FOREGROUND]);

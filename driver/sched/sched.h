@@ -63,10 +63,11 @@ extern const struct mr_clock mr_clock_monotonic;
 
 #define MR_PROMPT_BYTES_MAX (64u << 10)
 
-#define MR_REQUEST_CHAT       1u /* text is a user's message: the chat template goes round it */
-#define MR_REQUEST_TOKENS     2u /* the prompt is request->tokens already, not text */
-#define MR_REQUEST_IGNORE_EOS 4u /* only max_tokens, stop tokens and the context end it */
-#define MR_REQUEST_KEEP       8u /* the sequence is paused after its answer, until RELEASE */
+#define MR_REQUEST_CHAT       1u  /* text is a user's message: the chat template goes round it */
+#define MR_REQUEST_TOKENS     2u  /* the prompt is request->tokens already, not text */
+#define MR_REQUEST_IGNORE_EOS 4u  /* only max_tokens, stop tokens and the context end it */
+#define MR_REQUEST_KEEP       8u  /* the sequence is paused after its answer, until RELEASE */
+#define MR_REQUEST_LOGPROBS   16u /* SCORE: each continuation's tokens too, by ops->token */
 
 enum mr_request_op {
 	MR_REQUEST_SUBMIT, /* a prompt: makes a sequence, named by the request's key */
@@ -75,6 +76,14 @@ enum mr_request_op {
 	MR_REQUEST_SCORE, /* log-probabilities of continuations of @target, which stays as it is */
 };
 #define MR_SCORE_MAX 64u /* continuations of one SCORE */
+
+/* Which of a client's own prompts goes first; other clients' turns are not touched by it. */
+enum mr_rank {
+	MR_RANK_NORMAL,
+	MR_RANK_HIGH,
+	MR_RANK_LOW,
+	MR_RANKS,
+};
 
 enum mr_sequence_state {
 	MR_SEQUENCE_ENDED, /* or never was */
@@ -87,7 +96,7 @@ enum mr_sequence_state {
 };
 
 enum mr_finish {
-	MR_FINISH_STOP,   /* EOS or a stop token */
+	MR_FINISH_STOP,   /* EOS, a stop token or a stop string */
 	MR_FINISH_LENGTH, /* max_tokens made, or the context is full */
 	MR_FINISH_CANCEL,
 	MR_FINISH_ERROR,
@@ -100,6 +109,7 @@ struct mr_token {
 	float logprob;
 	uint64_t cycles;  /* the device's, for this step; 0 = unknown */
 	uint64_t seen_ns; /* when the driver saw the device's record */
+	uint32_t late;    /* 1 = the answer's first, and after its deadline */
 };
 
 struct mr_end {
@@ -108,6 +118,8 @@ struct mr_end {
 	uint32_t prompt_tokens; /* of the sequence before the answer: history and input */
 	uint32_t reused;        /* of those, how many had KV already: shared, not computed */
 	uint32_t tokens;        /* of the answer */
+	uint32_t stop_string;   /* which one ended it, from 1; 0 = none */
+	uint32_t late;          /* 1 = its first token came after its deadline, or never */
 	/* by the clock; 0 = not reached */
 	uint64_t submit_ns, start_ns, prefilled_ns, joined_ns, first_ns, end_ns;
 	uint64_t cycles;    /* the device's, all steps */
@@ -134,7 +146,10 @@ struct mr_front_ops {
 	uint32_t (*credit)(void *front, const struct mr_request *request);
 	void (*token)(void *front, struct mr_request *request, const struct mr_token *token);
 	void (*end)(void *front, struct mr_request *request, const struct mr_end *end);
-	/* One continuation of a SCORE, which takes the credit of one token. NULL = SCORE is refused. */
+	/*
+	 * One continuation of a SCORE, which takes the credit of one token. NULL = SCORE is refused.
+	 * With MR_REQUEST_LOGPROBS its tokens come before it by token(), index counted within it.
+	 */
 	void (*score)(void *front, struct mr_request *request, const struct mr_score *score);
 };
 
@@ -148,10 +163,13 @@ struct mr_request {
 	uint64_t target;        /* APPEND, FORK, SCORE: the key of a sequence of this client */
 	uint64_t prefix; /* SUBMIT: the name of a prefix that goes before the prompt; 0 = none */
 	uint64_t itl_ns; /* bound between tokens; 0 = none: background, served with what is left */
+	uint64_t due_ns; /* by the clock: its first token is promised until then; 0 = no deadline */
+	uint32_t priority; /* enum mr_rank */
 	enum mr_request_op op;
 	uint32_t flags;      /* MR_REQUEST_* */
 	uint32_t max_tokens; /* of the answer; 0 only with KEEP: the prompt's KV and no token */
 	struct mr_sampling sampling;
+	struct mr_stops stops;
 	uint32_t score_count;              /* SCORE: continuations, 1 to MR_SCORE_MAX */
 	uint32_t score_ends[MR_SCORE_MAX]; /* where each ends in text (bytes) or tokens */
 	char *text;                        /* MR_PROMPT_BYTES_MAX bytes, the pool's */
@@ -188,26 +206,34 @@ struct mr_request *mr_sched_request(struct mr_sched *sched);
 void mr_sched_abandon(struct mr_sched *sched, struct mr_request *request);
 
 /*
- * Queues the request. Clients take turns by tokens of prefill; a client's own go first come, first served,
- * those with an ITL bound before background. Returns 0, or a status and then the entry is the pool's again
+ * Queues the request. Clients take turns by tokens of prefill; a client's own go by priority, then first come,
+ * first served, those with an ITL bound before background. One with a deadline is accepted only when it can be
+ * met; the earliest deadline goes before all of these. Returns 0, or a status and then the entry is the pool's again
  * and front->end is not called: MR_E_INVALID (no ops, no token, unknown flags, max_tokens 0 without KEEP, a
- * field that the operation does not use), MR_E_RANGE (sampling, token ids, score_ends), MR_E_EXISTS (a live
+ * field that the operation does not use), MR_E_RANGE (sampling, stops, token ids, score_ends), MR_E_EXISTS (a live
  * request or sequence of this client has this key), MR_E_NOT_FOUND (target, prefix), MR_E_BUSY (APPEND to a
  * sequence that is not paused; draining), MR_E_TOO_LARGE (text_bytes), MR_E_CONTEXT_FULL (with the answer it
  * does not fit), MR_E_QUOTA (more KV than the client may hold, or three
  * quarters of the places for paused sequences are its own), MR_E_FULL (no sequence free), MR_E_MODEL (no
- * tokeniser or chat template), MR_E_NOT_SUPPORTED (SCORE on a device or front without), or why a device was
+ * tokeniser or chat template), MR_E_DEADLINE (it cannot be promised), MR_E_NOT_SUPPORTED (SCORE on a device or front without), or why a device was
  * lost for good.
  */
 int mr_sched_submit(struct mr_sched *sched, struct mr_request *request);
 /*
- * The numbers behind the last refusal with MR_E_CONTEXT_FULL (tokens of input and answer, and the context) or
- * MR_E_QUOTA (KV blocks, and what the client may hold).
+ * The numbers behind the last refusal with MR_E_CONTEXT_FULL (tokens of input and answer, and the context),
+ * MR_E_QUOTA (KV blocks, and what the client may hold) or MR_E_DEADLINE (the deadline, and the earliest that
+ * could be promised; 0 = not known, since somebody waits for KV).
  */
 void mr_sched_refusal(const struct mr_sched *sched, uint64_t *wanted, uint64_t *there);
 
 /* Ends the request named by (client, key); front->end follows with MR_E_CANCELLED. 0 or MR_E_NOT_FOUND. */
 int mr_sched_cancel(struct mr_sched *sched, uint64_t client, uint64_t key);
+/*
+ * The request under way that mr_sched_cancel, or with @release mr_sched_release, of (@client, @key) would end;
+ * NULL = none.
+ */
+const struct mr_request *mr_sched_ends(const struct mr_sched *sched, uint64_t client, uint64_t key,
+				       int release);
 /*
  * Ends the sequence that @key's request made, paused or under way (as CANCEL then), or the request of that
  * key, or the prefix of that name, if the client named it. 0 or MR_E_NOT_FOUND.

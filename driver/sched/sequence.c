@@ -105,7 +105,7 @@ void mr_sched_end(struct mr_sched *s, struct sequence *q, int32_t status, enum m
 	q->ending = 1;
 	q->status = status;
 	q->finish = finish;
-	if (q->on == &q->account->queue[q->class])
+	if (q->on == &s->due || q->on == &q->account->queue[q->class])
 		mr_sched_dequeue(s, q);
 	mr_sched_hand_move(q, NULL);
 	mr_sched_move(s, q, ENDING, q->inflight ? NULL : &s->ending);

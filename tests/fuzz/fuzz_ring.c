@@ -70,12 +70,16 @@ static void make_server(void)
 /* What must hold after every turn, whatever the client does. */
 static void balance(const struct ring_client *client)
 {
-	uint32_t entries = client->mem.cq_mask + 1, promised = 0;
+	uint32_t entries = client->mem.cq_mask + 1, promised = 0, cancels = 0;
 
-	for (uint32_t i = 0; i < client->live_count; i++)
+	for (uint32_t i = 0; i < client->live_count; i++) {
 		promised += client->slots[client->live[i]].promised;
+		cancels += client->slots[client->live[i]].cancel;
+	}
 	check(promised == client->promised, "promises add up");
-	check(client->cq_index - client->cq_head + client->live_count + promised <= entries,
+	check(cancels == client->cancels, "places for CANCELs add up");
+	check(client->cq_index - client->cq_head + client->live_count + cancels + promised <=
+		      entries,
 	      "every CQE has room");
 	check(mr_metric_read(MR_M_ring_overrun) == 0, "no token came without a promise");
 }

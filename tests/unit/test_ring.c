@@ -82,7 +82,7 @@ static struct mr_sqe make(struct expectation *e)
 		*e = (struct expectation){sqe.key, MR_E_INVALID, 40};
 		break;
 	case 4:
-		sqe.reserved[1] = 1;
+		sqe.reserved = 1;
 		*e = (struct expectation){sqe.key, MR_E_INVALID, 56};
 		break;
 	default:

@@ -19,9 +19,12 @@
 
 #include "tests/unit/ring_world.h"
 
-#define DATA_BYTES   131072u
-#define FIELD(name)  ((uint32_t)offsetof(struct mr_sqe, name))
-#define PARAM(name)  (MR_FIELD_PARAMS + (uint32_t)offsetof(struct mr_params, name))
+#define DATA_BYTES  131072u
+#define FIELD(name) ((uint32_t)offsetof(struct mr_sqe, name))
+#define PARAM(name) (MR_FIELD_PARAMS + (uint32_t)offsetof(struct mr_params, name))
+#define STOPS(name)                                             \
+	(MR_FIELD_PARAMS + (uint32_t)sizeof(struct mr_params) + \
+	 (uint32_t)offsetof(struct mr_stops, name))
 #define SCORED(name) (MR_FIELD_CONTINUATIONS + (uint32_t)offsetof(struct mr_continuations, name))
 #define KEPT         50u /* the key of a paused sequence */
 #define NONE         51u /* the key of nothing */
@@ -75,6 +78,11 @@ static struct mr_sqe good(void)
 static struct mr_params *block(void)
 {
 	return (struct mr_params *)(ring->data + 4096);
+}
+
+static struct mr_stops *stops(void)
+{
+	return (struct mr_stops *)(block() + 1);
 }
 
 static void expect(const struct mr_sqe *sqe, int status, uint32_t field)
@@ -162,7 +170,7 @@ static const struct {
 	[MR_OP_SUBMIT] = {15, 1, 1, 1},
 	[MR_OP_APPEND] = {15, 1, 1, 1},
 	[MR_OP_FORK] = {MR_SUBMIT_IGNORE_EOS | MR_SUBMIT_KEEP, 0, 1, 1},
-	[MR_OP_SCORE] = {MR_SUBMIT_TOKENS, 1, 1, 1},
+	[MR_OP_SCORE] = {MR_SUBMIT_TOKENS | MR_SCORE_LOGPROBS, 1, 1, 1},
 	[MR_OP_PREFIX] = {.target = 1},
 	[MR_OP_CANCEL] = {.target = 1},
 	[MR_OP_RELEASE] = {.target = 1},
@@ -182,8 +190,12 @@ static void test_operations(void **state)
 			if (!(USES[op].flags & 1u << bit))
 				WRONG(good_of(op), sqe.flags = (uint16_t)(1u << bit), MR_E_VERSION,
 				      FIELD(flags));
-		WRONG(good_of(op), sqe.reserved[0] = 1, MR_E_INVALID, FIELD(reserved[0]));
-		WRONG(good_of(op), sqe.reserved[1] = 1ull << 63, MR_E_INVALID, FIELD(reserved[1]));
+		WRONG(good_of(op), sqe.reserved = 1, MR_E_INVALID, FIELD(reserved));
+		WRONG(good_of(op), sqe.reserved = 1ull << 63, MR_E_INVALID, FIELD(reserved));
+		WRONG(good_of(op), sqe.buffer = 1, USES[op].data ? MR_E_NOT_FOUND : MR_E_INVALID,
+		      FIELD(buffer));
+		WRONG(good_of(op), sqe.buffer = 1ull << 63,
+		      USES[op].data ? MR_E_NOT_FOUND : MR_E_INVALID, FIELD(buffer));
 		if (!USES[op].data) {
 			WRONG(good_of(op), sqe.data_offset = 8, MR_E_INVALID, FIELD(data_offset));
 			WRONG(good_of(op), sqe.data_bytes = 8, MR_E_INVALID, FIELD(data_bytes));
@@ -230,14 +242,14 @@ static void test_others(void **state)
 	WRONG(good_of(MR_OP_FORK), block()->max_tokens = 0, MR_E_RANGE, PARAM(max_tokens));
 	WRONG(good_of(MR_OP_FORK), block()->max_tokens = UINT32_MAX, MR_E_CONTEXT_FULL, 0);
 	WRONG(good_of(MR_OP_FORK), block()->sampling.min_p = 2, MR_E_RANGE, PARAM(sampling));
-	WRONG(good_of(MR_OP_FORK), block()->deadline_ns = 1, MR_E_NOT_SUPPORTED,
-	      PARAM(deadline_ns));
+	WRONG(good_of(MR_OP_FORK), block()->deadline_ns = 1, MR_E_DEADLINE, PARAM(deadline_ns));
+	WRONG(good_of(MR_OP_APPEND), block()->deadline_ns = 1, MR_E_DEADLINE, PARAM(deadline_ns));
 	WRONG(good_of(MR_OP_FORK), sqe.params_bytes = 64, MR_E_TRUNCATED, FIELD(params_bytes));
 	WRONG(good_of(MR_OP_SCORE), block()->max_tokens = 1, MR_E_INVALID, PARAM(max_tokens));
 	WRONG(good_of(MR_OP_SCORE), block()->sampling.seed = 1, MR_E_INVALID, PARAM(sampling));
 	WRONG(good_of(MR_OP_SCORE), block()->sampling.stop[5] = 1, MR_E_INVALID, PARAM(sampling));
-	WRONG(good_of(MR_OP_SCORE), block()->deadline_ns = 1, MR_E_NOT_SUPPORTED,
-	      PARAM(deadline_ns));
+	WRONG(good_of(MR_OP_SCORE), block()->deadline_ns = 1, MR_E_INVALID, PARAM(deadline_ns));
+	WRONG(good_of(MR_OP_SCORE), block()->priority = 3, MR_E_RANGE, PARAM(priority));
 }
 
 /* Two SCOREs, each time the same. */
@@ -362,6 +374,8 @@ static void test_params(void **state)
 	expect_good(&sqe);
 	REFUSED((sqe.params_bytes = 256, ring->data[4096 + 200] = 1), MR_E_VERSION,
 		MR_FIELD_PARAMS + 200);
+	REFUSED((sqe.params_bytes = 416, ring->data[4096 + 408] = 1), MR_E_VERSION,
+		MR_FIELD_PARAMS + 408);
 	REFUSED(sqe.params_bytes = 127, MR_E_TRUNCATED, FIELD(params_bytes));
 	REFUSED(sqe.params_bytes = 1, MR_E_TRUNCATED, FIELD(params_bytes));
 	REFUSED(sqe.params_bytes = 129, MR_E_RANGE, FIELD(params_bytes));
@@ -373,8 +387,11 @@ static void test_params(void **state)
 	REFUSED(block()->version = 2, MR_E_VERSION, PARAM(version));
 	REFUSED(block()->max_tokens = 0, MR_E_RANGE, PARAM(max_tokens));
 	REFUSED(block()->max_tokens = UINT32_MAX, MR_E_CONTEXT_FULL, 0);
-	REFUSED(block()->deadline_ns = 1, MR_E_NOT_SUPPORTED, PARAM(deadline_ns));
-	REFUSED(block()->priority = 1, MR_E_NOT_SUPPORTED, PARAM(priority));
+	REFUSED(block()->deadline_ns = 1, MR_E_DEADLINE, PARAM(deadline_ns));
+	REFUSED((block()->deadline_ns = 1, block()->max_tokens = 0, sqe.flags |= MR_SUBMIT_KEEP),
+		MR_E_INVALID, PARAM(deadline_ns));
+	REFUSED(block()->priority = 3, MR_E_RANGE, PARAM(priority));
+	REFUSED(block()->priority = UINT32_MAX, MR_E_RANGE, PARAM(priority));
 	REFUSED(block()->reserved0 = 1, MR_E_INVALID, PARAM(reserved0));
 	for (unsigned i = 0; i < 4; i++)
 		REFUSED(block()->reserved[i] = 1, MR_E_INVALID, PARAM(reserved) + 8 * i);
@@ -383,6 +400,39 @@ static void test_params(void **state)
 	REFUSED(block()->sampling.stop_count = 7, MR_E_RANGE, PARAM(sampling));
 	REFUSED((block()->sampling.stop_count = 1, block()->sampling.stop[0] = UINT32_MAX),
 		MR_E_RANGE, PARAM(sampling));
+}
+
+/* A good SUBMIT with a stop string of three bytes. */
+static struct mr_sqe good_stops(void)
+{
+	struct mr_sqe sqe = good();
+
+	sqe.params_bytes = MR_PARAMS_STOPS_BYTES;
+	stops()->count = 1;
+	stops()->ends[0] = 3;
+	memcpy(stops()->text, "\001\001\001", 3);
+	return sqe;
+}
+
+static void test_stops(void **state)
+{
+	struct mr_sqe sqe = good_stops();
+
+	expect_good(&sqe);
+	WRONG(good_stops(), stops()->count = 9, MR_E_RANGE, STOPS(count));
+	WRONG(good_stops(), stops()->count = UINT32_MAX, MR_E_RANGE, STOPS(count));
+	WRONG(good_stops(), stops()->count = 0, MR_E_INVALID, STOPS(ends));
+	WRONG(good_stops(), stops()->count = 2, MR_E_RANGE, STOPS(ends) + 2);
+	WRONG(good_stops(), stops()->reserved = 1, MR_E_INVALID, STOPS(reserved));
+	WRONG(good_stops(), stops()->ends[0] = 0, MR_E_RANGE, STOPS(ends));
+	WRONG(good_stops(), stops()->ends[0] = 257, MR_E_RANGE, STOPS(ends));
+	WRONG(good_stops(), stops()->ends[7] = 4, MR_E_INVALID, STOPS(ends) + 14);
+	WRONG(good_stops(), stops()->ends[0] = 2, MR_E_INVALID, STOPS(text) + 2);
+	WRONG(good_stops(), stops()->text[255] = 1, MR_E_INVALID, STOPS(text) + 255);
+	keep_one();
+	WRONG(good_of(MR_OP_SCORE),
+	      (sqe.params_bytes = MR_PARAMS_STOPS_BYTES, stops()->count = 1, stops()->ends[0] = 1),
+	      MR_E_INVALID, STOPS(count));
 }
 
 /* Keys that are taken, and a pool that is empty; a full queue keeps the requests under way. */
@@ -492,7 +542,7 @@ static void test_handshake(void **state)
 	TURNED_AWAY(hello.magic++, MR_E_PROTOCOL);
 	TURNED_AWAY(hello.version = 2, MR_E_VERSION);
 	TURNED_AWAY(hello.bytes = 65, MR_E_VERSION);
-	TURNED_AWAY(hello.required = MR_FEATURE_DEADLINE, MR_E_VERSION);
+	TURNED_AWAY(hello.required = MR_FEATURE_TOOL_CALL, MR_E_VERSION);
 	TURNED_AWAY(hello.required = 1ull << 63, MR_E_VERSION);
 	TURNED_AWAY(hello.reserved[0] = 1, MR_E_INVALID);
 	TURNED_AWAY(hello.reserved[1] = 1, MR_E_INVALID);
@@ -583,6 +633,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_draining, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_prompts, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_params, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_stops, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_limits, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_handshake, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_seals, set_up, tear_down),

@@ -563,6 +563,18 @@ static void test_not_granted(void **state)
 	answered(plain, 1, MR_OP_SUBMIT, MR_E_NOT_SUPPORTED, FIELD(flags));
 	assert_int_equal(mr_ring_submit_tokens_after(plain, 1, 5, IDS, 3, 0, NULL), 0);
 	answered(plain, 1, MR_OP_SUBMIT, MR_E_INVALID, FIELD(target));
+	p.deadline_ns = UINT64_MAX;
+	assert_int_equal(mr_ring_submit_tokens(plain, 1, IDS, 3, 0, &p), 0);
+	cqe = next(plain);
+	assert_int_equal(cqe.status, MR_E_NOT_SUPPORTED);
+	assert_int_equal(cqe.token, MR_FIELD_PARAMS + offsetof(struct mr_params, deadline_ns));
+	p.deadline_ns = 0;
+	p.priority = 1;
+	assert_int_equal(mr_ring_submit_tokens(plain, 1, IDS, 3, 0, &p), 0);
+	cqe = next(plain);
+	assert_int_equal(cqe.status, MR_E_NOT_SUPPORTED);
+	assert_int_equal(cqe.token, MR_FIELD_PARAMS + offsetof(struct mr_params, priority));
+	p.priority = 0;
 	p.itl_ns = 1;
 	assert_int_equal(mr_ring_submit_tokens(plain, 1, IDS, 3, 0, &p), 0);
 	cqe = next(plain);
@@ -576,7 +588,7 @@ static void test_not_granted(void **state)
 	assert_int_equal(mr_ring_query(plain, 1, 0), 0);
 	assert_int_equal(next(plain).type, MR_CQE_DONE);
 	mr_ring_disconnect(plain);
-	options.required = MR_FEATURE_DEADLINE;
+	options.required = MR_FEATURE_TOOL_CALL;
 	assert_int_equal(mr_ring_connect(&options, &plain), MR_E_VERSION);
 }
 

@@ -30,6 +30,7 @@
 #define LAYERS    3u
 #define POOL      256u
 #define BUSY_SEED 5ull /* a world with every operation */
+#define LANES     6u   /* classes times priorities */
 #define KEPT      64u  /* names of paused sequences that may be asked for again */
 
 struct draw {
@@ -51,6 +52,7 @@ struct ask {
 	uint64_t number; /* of all requests, from 0 */
 	enum mr_request_op op;
 	uint32_t client, class;
+	int due;        /* it has a deadline, so its start is in no order of arrival */
 	uint32_t last;  /* the token that the next one follows */
 	uint32_t count; /* tokens or scores so far */
 	uint32_t credit;
@@ -61,7 +63,7 @@ struct ask {
 
 struct record {
 	uint64_t start_ns; /* 0 = it never started, or is no SUBMIT */
-	uint8_t lane;      /* client and class */
+	uint8_t lane;      /* client, class and priority */
 };
 
 struct world {
@@ -74,6 +76,7 @@ struct world {
 	uint32_t keep, odd, slow; /* in 1/256: KEEP, other operations, clients short of credit */
 	uint32_t longest;         /* prompt */
 	uint64_t gap_ns;          /* between arrivals, mean */
+	uint64_t hurry_ns;        /* deadlines are drawn from so long; 0 = none */
 
 	struct ask asks[POOL];
 	uint32_t free_asks[POOL], free_count;
@@ -154,8 +157,9 @@ static void on_end(void *front, struct mr_request *r, const struct mr_end *end)
 		demand(w, end->tokens == a->count, "an end with other tokens");
 	if (end->status == 0 && a->op == MR_REQUEST_SCORE)
 		demand(w, a->count == r->score_count, "an end without all scores");
-	if (a->op == MR_REQUEST_SUBMIT)
+	if (a->op == MR_REQUEST_SUBMIT && !a->due)
 		w->records[a->number].start_ns = end->start_ns;
+	demand(w, a->due || !end->late, "late without a deadline");
 	if (wait > w->longest_wait_ns)
 		w->longest_wait_ns = wait;
 	if (a->keep && end->status == 0) {
@@ -234,6 +238,7 @@ static void arrive(struct world *w, uint64_t number)
 {
 	struct mr_request *r = w->free_count ? mr_sched_request(w->sched) : NULL;
 	uint32_t index;
+	uint64_t target;
 	struct ask *a;
 	int status;
 
@@ -264,9 +269,17 @@ static void arrive(struct world *w, uint64_t number)
 		r->flags &= ~MR_REQUEST_TOKENS;
 	if (r->op == MR_REQUEST_SCORE)
 		r->flags = MR_REQUEST_TOKENS;
+	r->priority = below(&w->draw, 8) ? 0 : 1 + below(&w->draw, 2);
+	if (w->hurry_ns && r->max_tokens && below(&w->draw, 3) == 0) {
+		a->due = 1;
+		r->due_ns = w->now + 1 + any(&w->draw) % w->hurry_ns;
+	}
 	if (a->op == MR_REQUEST_SUBMIT)
-		w->records[number].lane = (uint8_t)(2 * a->client + a->class);
+		w->records[number].lane = (uint8_t)(LANES * a->client + 3 * a->class + r->priority);
+	target = r->target;
 	status = mr_sched_submit(w->sched, r);
+	if (status == MR_E_DEADLINE && a->op == MR_REQUEST_APPEND)
+		mr_sched_release(w->sched, a->client, target); /* nobody else knows its name */
 	if (status == 0) {
 		w->accepted++;
 		return;
@@ -274,7 +287,8 @@ static void arrive(struct world *w, uint64_t number)
 	w->free_asks[w->free_count++] = index;
 	w->refused++;
 	demand(w,
-	       status == MR_E_NOT_FOUND || status == MR_E_FULL || status == MR_E_CONTEXT_FULL ||
+	       status == MR_E_NOT_FOUND || (status == MR_E_DEADLINE && a->due) ||
+		       status == MR_E_FULL || status == MR_E_CONTEXT_FULL ||
 		       (status == MR_E_BUSY && a->op == MR_REQUEST_APPEND),
 	       mr_status_name(status));
 }
@@ -365,6 +379,7 @@ static void world_open(struct world *w, uint64_t seed, uint64_t requests)
 	o.steps = 1 + below(d, 4);
 	o.itl_ns = below(d, 2) * 3000000ull;
 	o.no_cache = below(d, 4) == 0;
+	w->hurry_ns = below(d, 2) * 400 * w->gap_ns;
 	assert_int_equal(mr_sched_create(&o, &w->sched), 0);
 	for (uint32_t i = 0; i < POOL; i++)
 		w->free_asks[w->free_count++] = i;
@@ -389,10 +404,10 @@ static void check_now(struct world *w, uint64_t turn, uint64_t every)
 		demand(w, 0, why);
 }
 
-/* A client's requests of a class start in the order in which they came. */
+/* A client's requests of a class and priority start in the order in which they came. */
 static void check_order(struct world *w, uint64_t requests)
 {
-	uint64_t last[2 * CLIENTS] = {0};
+	uint64_t last[LANES * CLIENTS] = {0};
 
 	for (uint64_t i = 0; i < requests; i++) {
 		const struct record *r = &w->records[i];
@@ -490,10 +505,20 @@ static void small_worlds(void **state)
 static void all_happened(void **state)
 {
 	static const enum mr_metric must[] = {
-		MR_M_sched_forks,           MR_M_sched_appends,    MR_M_sched_scores,
-		MR_M_sched_cancelled,       MR_M_sched_no_credit,  MR_M_sched_handover_blocks,
-		MR_M_sched_handover_hidden, MR_M_kv_shared_tokens, MR_M_kv_evicted_blocks,
-		MR_M_kv_paused_evicted,     MR_M_sched_done,
+		MR_M_sched_forks,
+		MR_M_sched_appends,
+		MR_M_sched_scores,
+		MR_M_sched_cancelled,
+		MR_M_sched_no_credit,
+		MR_M_sched_handover_blocks,
+		MR_M_sched_handover_hidden,
+		MR_M_kv_shared_tokens,
+		MR_M_kv_evicted_blocks,
+		MR_M_kv_paused_evicted,
+		MR_M_sched_done,
+		MR_M_sched_deadlines,
+		MR_M_sched_deadline_refused,
+		MR_M_sched_overtakes,
 	};
 
 	if (getenv("MR_SEED"))

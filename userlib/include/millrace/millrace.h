@@ -16,8 +16,8 @@
  * Errors: a call returns 0 or a count, or a negative enum mr_status; what each call can return is
  * said with it. Nothing here prints, exits, takes signals or waits without a bound.
  *
- * Threads: one thread at a time submits (push, submit, append, fork, score, prefix, query, nop,
- * cancel, release, data), one thread at a time takes completions (peek, consume, poll, wait, arm, check); they may be two. Different rings
+ * Threads: one thread at a time submits (push, submit, append, fork, score, prefix, query,
+ * nop, cancel, release, data), one thread at a time takes completions (peek, consume, poll, wait, arm, check); they may be two. Different rings
  * are independent. mr_ring_disconnect needs both to be over.
  *
  * Processes: descriptors are close-on-exec. A ring belongs to the process that connected; a child
@@ -115,7 +115,8 @@ uint64_t mr_ring_features(const struct mr_ring *ring);
  * MR_SUBMIT_*; @params: NULL = greedy, MR_MAX_TOKENS tokens. Both are copied before the call
  * returns. Returns 0; MR_E_FULL: no SQE or not enough of the data area free now, take completions
  * and try again; MR_E_TOO_LARGE: would never fit; MR_E_INVALID: nothing to submit. Everything else
- * comes as ERROR.
+ * comes as ERROR. All calls that make requests leave the last free SQE to mr_ring_cancel and
+ * mr_ring_release.
  */
 int mr_ring_submit_text(struct mr_ring *ring, uint64_t key, const char *text, size_t bytes,
 			uint32_t flags, const struct mr_params *params);
@@ -163,6 +164,22 @@ int mr_ring_score_tokens(struct mr_ring *ring, uint64_t key, uint64_t target,
 			 const struct mr_params *params);
 
 /*
+ * The general call behind all of these, for what they have no argument for: *@sqe says op, flags, key and
+ * target; @bytes of @data (NULL = none) and @params_bytes of @params (NULL = none) are copied to the data
+ * area. The block of parameters may be longer than struct mr_params: stop strings follow it
+ * (MR_FEATURE_STOPS). Returns 0, MR_E_FULL, MR_E_TOO_LARGE, or MR_E_INVALID: @params_bytes is no multiple of
+ * 8, or data or params without a pointer.
+ */
+int mr_ring_submit(struct mr_ring *ring, const struct mr_sqe *sqe, const void *data, size_t bytes,
+		   const void *params, size_t params_bytes);
+
+/*
+ * Adds the string of @bytes bytes at @text to *@stops, which was all zero at first. Returns which one it is,
+ * from 0; MR_E_TOO_LARGE: it does not fit; MR_E_INVALID: it is empty. Any thread.
+ */
+int mr_stops_add(struct mr_stops *stops, const char *text, size_t bytes);
+
+/*
  * Each is answered by one DONE or ERROR with @key, or @name. Returns 0 or MR_E_FULL.
  *   prefix   names what sequence @target is now @name, for every client (MR_FEATURE_PREFIX)
  *   query    state and counters of sequence @target, or of the server where it is 0; struct mr_cqe
@@ -182,6 +199,15 @@ int mr_ring_nop(struct mr_ring *ring, uint64_t key);
  * never fit.
  */
 void *mr_ring_data(struct mr_ring *ring, size_t bytes, uint64_t *offset);
+
+/*
+ * Gives the server a memfd of the caller's as buffer @buffer, from 1 to MR_BUFFERS_MAX, or takes it back
+ * (MR_FEATURE_BUFFERS). An SQE pushed with `buffer` set names its data there. May block for five seconds.
+ * Returns 0; struct mr_register's statuses; MR_E_INVALID (@fd), MR_E_DISCONNECTED, MR_E_TIMEOUT, MR_E_IO.
+ * @fd stays the caller's. Submitting thread.
+ */
+int mr_ring_register(struct mr_ring *ring, uint32_t buffer, int fd);
+int mr_ring_unregister(struct mr_ring *ring, uint32_t buffer);
 
 /* Writes 1 to the server's eventfd. The inline functions call it when the server sleeps. */
 void mr_ring_kick(struct mr_ring *ring);
@@ -318,8 +344,8 @@ inline int mr_ring_push(struct mr_ring *ring, const struct mr_sqe *sqe)
 	slot->params_bytes = sqe->params_bytes;
 	slot->params_offset = sqe->params_offset;
 	slot->target = sqe->target;
-	slot->reserved[0] = sqe->reserved[0];
-	slot->reserved[1] = sqe->reserved[1];
+	slot->buffer = sqe->buffer;
+	slot->reserved = sqe->reserved;
 	ring->data_end[index & (2 * ring->sq_mask + 1)] = ring->data_used;
 	ring->sq_index = index + 1;
 	__atomic_store_n(&slot->published, index + 1, __ATOMIC_RELEASE); /* SQ_PUBLISH */

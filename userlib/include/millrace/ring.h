@@ -32,7 +32,9 @@
  *                 or ERROR with its key; SUBMIT, APPEND and FORK also by TOKENs before that, SCORE
  *                 by SCOREs. Room for the one DONE or ERROR is set aside when the SQE is taken, and
  *                 no TOKEN or SCORE is made without room, so a full completion queue delays SQEs
- *                 and answers, of this client alone, and loses nothing.
+ *                 and answers, of this client alone, and loses nothing. With the room for its end
+ *                 a request has room for the answer of the CANCEL or RELEASE that ends it: such an
+ *                 SQE never waits for room, nor behind SQEs that do. All others are taken in order.
  *   sequence      The KV state of a prompt and its answers. It ends with the answer, unless the
  *                 request said MR_SUBMIT_KEEP: then it is paused, and APPEND goes on with it.
  *   prefix        The tokens that a sequence had when PREFIX named it. They go before a SUBMIT's
@@ -40,6 +42,8 @@
  *   data area     Bytes for prompts, continuations and parameter blocks, filled by the client as it
  *                 likes. Offsets count from the area's start. The server reads each byte once, into
  *                 private memory, before it looks at it.
+ *   buffer        A memfd of the client's own that it has registered, from which data may come instead.
+ *                 The server maps it read-only, and copies what an SQE names as from the data area.
  *   wake-up word  sq_need_wakeup and cq_need_wakeup, by which a side that wants to sleep asks to be
  *                 woken through its eventfd. The sleeper stores its bits, full fence, looks at the
  *                 ring again, and sleeps only when there is still nothing. The waker publishes,
@@ -70,7 +74,8 @@
  *
  * CONNECTING. Over a Unix socket of type SOCK_SEQPACKET the client sends one struct mr_hello; the
  * server answers with one struct mr_welcome and, where its status is 0, four file descriptors
- * (SCM_RIGHTS) in the order of enum mr_welcome_fd. The socket then carries nothing more; its end is
+ * (SCM_RIGHTS) in the order of enum mr_welcome_fd. With MR_FEATURE_BUFFERS the client may then send
+ * struct mr_register at any time, each answered by one; else the socket carries nothing more. Its end is
  * the end of the connection for either side, and everything that the client had under way is
  * cancelled and freed. The server may refuse by the peer's credentials (MR_E_PERMISSION).
  *
@@ -91,8 +96,10 @@
  *                       the known ones of a block, unknown
  *   MR_E_INVALID        a reserved field, or one that the operation does not use, is not 0; no
  *                       prompt; a prefix named 0
+ *   MR_E_DEADLINE       deadline_ns is before what can be promised
  *   MR_E_RANGE          offset and length leave the data area, or are not aligned; a token id
- *                       outside the vocabulary; a sampling value outside its range; max_tokens is 0
+ *                       outside the vocabulary; a sampling value outside its range; stop strings
+ *                       that are too many, too long or empty; an unknown priority; max_tokens is 0
  *                       without KEEP; continuations that are none, too many, empty or not all of
  *                       the data
  *   MR_E_TOO_LARGE      the data are longer than prompt_bytes_max, or a continuation is longer than
@@ -105,12 +112,13 @@
  *   MR_E_FULL           the server has no request entry, sequence or prefix free; try again
  *   MR_E_NOT_FOUND      the target is not a request under way (CANCEL), a sequence of this client
  *                       (APPEND, FORK, SCORE, PREFIX, QUERY), either or a prefix that it named
- *                       (RELEASE), or a prefix (SUBMIT)
+ *                       (RELEASE), or a prefix (SUBMIT); the buffer is not registered
  *   MR_E_BUSY           the target of APPEND is not paused; or the server takes no more requests
  * and what the orchestrator says: MR_E_CONTEXT_FULL, MR_E_MODEL, and so on. With MR_E_CONTEXT_FULL
  * `position` is how many tokens input and answer would take, and `index` how many there can be; with
  * MR_E_QUOTA for KV they are KV blocks, and so they are where a request that was taken ends with
- * MR_E_CONTEXT_FULL or MR_E_KV_EXHAUSTED. Where that is not known they are 0.
+ * MR_E_CONTEXT_FULL or MR_E_KV_EXHAUSTED. Where that is not known they are 0. MR_E_DEADLINE refuses a
+ * deadline that cannot be promised: seen_ns is the earliest that could be, now; 0 = not known.
  */
 #ifndef MILLRACE_RING_H
 #define MILLRACE_RING_H
@@ -132,18 +140,21 @@
 
 #define MR_RING_VERSION 1u
 
-#define MR_RING_MAGIC    0x474e49524c4c494dull /* "MILLRING" */
-#define MR_HELLO_MAGIC   0x4f4c45484c4c494dull /* "MILLHELO" */
-#define MR_WELCOME_MAGIC 0x434c45574c4c494dull /* "MILLWELC" */
-#define MR_VOCAB_MAGIC   0x42434f564c4c494dull /* "MILLVOCB" */
+#define MR_RING_MAGIC     0x474e49524c4c494dull /* "MILLRING" */
+#define MR_HELLO_MAGIC    0x4f4c45484c4c494dull /* "MILLHELO" */
+#define MR_WELCOME_MAGIC  0x434c45574c4c494dull /* "MILLWELC" */
+#define MR_REGISTER_MAGIC 0x464642554c4c494dull /* "MILLUBFF" */
+#define MR_VOCAB_MAGIC    0x42434f564c4c494dull /* "MILLVOCB" */
 
 /* Limits of this version; the server rounds queue sizes up to powers of two within them. */
-#define MR_SQ_ENTRIES_MIN 4u
-#define MR_SQ_ENTRIES_MAX 4096u
-#define MR_CQ_ENTRIES_MIN 8u
-#define MR_CQ_ENTRIES_MAX 65536u
-#define MR_DATA_BYTES_MIN 4096ull
-#define MR_DATA_BYTES_MAX (16ull << 20)
+#define MR_SQ_ENTRIES_MIN   4u
+#define MR_SQ_ENTRIES_MAX   4096u
+#define MR_CQ_ENTRIES_MIN   8u
+#define MR_CQ_ENTRIES_MAX   65536u
+#define MR_DATA_BYTES_MIN   4096ull
+#define MR_DATA_BYTES_MAX   (16ull << 20)
+#define MR_BUFFERS_MAX      4u            /* registered buffers of a client: numbers 1 to this */
+#define MR_BUFFER_BYTES_MAX (16ull << 20) /* of one */
 
 /*
  * Feature bits: what a server may have beyond NOP, SUBMIT, CANCEL and RELEASE. The welcome's
@@ -156,8 +167,12 @@
 #define MR_FEATURE_QUERY     (1ull << 4)
 #define MR_FEATURE_DEADLINE  (1ull << 5) /* mr_params.deadline_ns */
 #define MR_FEATURE_TOOL_CALL (1ull << 6)
-#define MR_FEATURE_KEEP      (1ull << 7) /* MR_SUBMIT_KEEP */
-#define MR_FEATURE_ITL       (1ull << 8) /* mr_params.itl_ns */
+#define MR_FEATURE_KEEP      (1ull << 7)  /* MR_SUBMIT_KEEP */
+#define MR_FEATURE_ITL       (1ull << 8)  /* mr_params.itl_ns */
+#define MR_FEATURE_STOPS     (1ull << 9)  /* struct mr_stops after struct mr_params */
+#define MR_FEATURE_LOGPROBS  (1ull << 10) /* MR_SCORE_LOGPROBS */
+#define MR_FEATURE_PRIORITY  (1ull << 11) /* mr_params.priority */
+#define MR_FEATURE_BUFFERS   (1ull << 12) /* struct mr_register, mr_sqe.buffer */
 
 /*
  * Operations. "data" is data_offset and data_bytes, "params" params_offset and params_bytes; what
@@ -176,12 +191,16 @@ enum mr_op {
 	MR_OP_COUNT
 };
 
-/* Flags of SUBMIT and APPEND. FORK takes IGNORE_EOS and KEEP, SCORE takes TOKENS, others none. */
+/*
+ * Flags of SUBMIT and APPEND. FORK takes IGNORE_EOS and KEEP, SCORE takes TOKENS and its own one, others
+ * none.
+ */
 #define MR_SUBMIT_CHAT       1u /* the text is a user's message: render the model's chat template */
 #define MR_SUBMIT_TOKENS     2u /* data holds uint32_t token ids, not text; excludes CHAT */
 #define MR_SUBMIT_IGNORE_EOS 4u /* only max_tokens, stop tokens and the context end the answer */
 #define MR_SUBMIT_KEEP       8u /* pause the sequence at DONE, until RELEASE (MR_FEATURE_KEEP) */
 #define MR_SUBMIT_KNOWN      15u
+#define MR_SCORE_LOGPROBS    16u /* a TOKEN for each token before each SCORE (MR_FEATURE_LOGPROBS) */
 
 /* A submission queue entry. The client writes all of it; the server reads it once. */
 struct mr_sqe {
@@ -189,12 +208,13 @@ struct mr_sqe {
 	uint16_t op;            /* enum mr_op */
 	uint16_t flags;         /* of the operation; unknown bits are refused */
 	uint64_t key;           /* comes back in every CQE of this request */
-	uint64_t data_offset;   /* bytes from the data area's start; see below */
+	uint64_t data_offset;   /* bytes from the start of the data area or buffer; see below */
 	uint32_t data_bytes;    /* 1..prompt_bytes_max; for token ids a multiple of 4 */
 	uint32_t params_bytes;  /* 0 = the defaults; else at least sizeof(struct mr_params) */
 	uint64_t params_offset; /* bytes from the data area's start, a multiple of 8 */
 	uint64_t target;        /* the key of what the operation acts on */
-	uint64_t reserved[2];   /* 0 */
+	uint64_t buffer;   /* which the data are in: 0 = the data area, else MR_FEATURE_BUFFERS */
+	uint64_t reserved; /* 0 */
 };
 /* data_offset is a multiple of 8 for SCORE, else of 4 for token ids, else any. */
 MR_RING_ASSERT(sizeof(struct mr_sqe) == 64, "an SQE is one cache line");
@@ -203,22 +223,32 @@ MR_RING_AT(mr_sqe, key, 8);
 MR_RING_AT(mr_sqe, data_offset, 16);
 MR_RING_AT(mr_sqe, params_offset, 32);
 MR_RING_AT(mr_sqe, target, 40);
-MR_RING_AT(mr_sqe, reserved, 48);
+MR_RING_AT(mr_sqe, buffer, 48);
+MR_RING_AT(mr_sqe, reserved, 56);
 
 #define MR_PARAMS_VERSION   1u
 #define MR_PARAMS_BYTES_MAX 4096u
 #define MR_MAX_TOKENS       256u /* what params_bytes = 0 asks for, with greedy sampling */
 
+/* Whose prompt is taken in first, of this client's; other clients' turns stay as they are. */
+#define MR_PRIORITY_NORMAL 0u
+#define MR_PRIORITY_HIGH   1u
+#define MR_PRIORITY_LOW    2u
+
 /*
  * The parameter block of SUBMIT, APPEND, FORK and SCORE, in the data area. All-zero but version and
- * max_tokens: greedy. For SCORE max_tokens and sampling must be 0: it makes no tokens.
+ * max_tokens: greedy. For SCORE max_tokens, deadline_ns and sampling must be 0: it makes no tokens; nor
+ * is there a deadline where max_tokens is 0. A block of
+ * MR_PARAMS_STOPS_BYTES or more goes on with a struct mr_stops (millrace/sampling.h) where
+ * MR_FEATURE_STOPS was granted; its fields count from MR_FIELD_PARAMS like those before them. SCORE
+ * has none.
  */
 struct mr_params {
 	uint32_t version;    /* MR_PARAMS_VERSION */
 	uint32_t max_tokens; /* of the answer, 1 or more; with KEEP also 0: input alone, no TOKEN */
 	uint64_t deadline_ns; /* first token, CLOCK_MONOTONIC; 0 = none; MR_FEATURE_DEADLINE */
 	uint64_t itl_ns;      /* bound between tokens; 0 = none: background; MR_FEATURE_ITL */
-	uint32_t priority;    /* 0 */
+	uint32_t priority;    /* MR_PRIORITY_*, among this client's own; MR_FEATURE_PRIORITY */
 	uint32_t reserved0;   /* 0 */
 	struct mr_sampling sampling; /* ranges in millrace/sampling.h */
 	uint64_t reserved[4];        /* 0 */
@@ -228,6 +258,8 @@ MR_RING_AT(mr_params, deadline_ns, 8);
 MR_RING_AT(mr_params, priority, 24);
 MR_RING_AT(mr_params, sampling, 32);
 MR_RING_AT(mr_params, reserved, 96);
+
+#define MR_PARAMS_STOPS_BYTES (sizeof(struct mr_params) + sizeof(struct mr_stops))
 
 #define MR_CONTINUATIONS_VERSION 1u
 #define MR_CONTINUATIONS_MAX     64u
@@ -248,6 +280,9 @@ MR_RING_ASSERT(sizeof(struct mr_continuations) == 272, "version 1 of SCORE's blo
 MR_RING_AT(mr_continuations, count, 8);
 MR_RING_AT(mr_continuations, ends, 16);
 
+/* Flag of an answer's first TOKEN and of its end: that TOKEN came after deadline_ns, or never. */
+#define MR_CQE_LATE 1u
+
 enum mr_cqe_type {
 	MR_CQE_TOKEN = 1,     /* one token of an answer, in order of position */
 	MR_CQE_TOOL_CALL = 2, /* the answer asks for a tool (MR_FEATURE_TOOL_CALL) */
@@ -262,6 +297,7 @@ enum mr_ended {
 	MR_ENDED_LENGTH = 2, /* max_tokens made, the context is full, or all is scored */
 	MR_ENDED_CANCEL = 3,
 	MR_ENDED_ERROR = 4,
+	MR_ENDED_STOP_STRING = 5, /* a stop string; token says which one, from 0 */
 };
 
 /* What a sequence does, as QUERY tells it. Append-only. */
@@ -282,7 +318,9 @@ enum mr_state {
  * or ERROR of a SUBMIT, APPEND, FORK or SCORE that was taken; what a field does not name is 0.
  *
  * A SCORE has index = the continuation's, from 0, token = its tokens, position = where it begins in
- * the sequence, logprob = the sum over its tokens of ln p(token).
+ * the sequence, logprob = the sum over its tokens of ln p(token). With MR_SCORE_LOGPROBS its tokens
+ * come before it as TOKENs with op = MR_OP_SCORE: index = in the continuation, position = in the
+ * sequence, logprob = ln p(token).
  *
  * The DONE of a QUERY has fields of its own: of a sequence, token = enum mr_state, position = its
  * tokens, prompts and answers, index = positions with KV on the decode device, cycles = KV blocks
@@ -294,19 +332,20 @@ enum mr_state {
 struct mr_cqe {
 	uint32_t published;  /* n + 1, stored last, release */
 	uint16_t type;       /* enum mr_cqe_type */
-	uint16_t flags;      /* 0 now; ignore what you do not know */
+	uint16_t flags;      /* MR_CQE_*; ignore what you do not know */
 	uint64_t key;        /* the SQE's */
 	int32_t status;      /* ERROR: enum mr_status, negative; else 0 */
 	uint32_t sequence;   /* the server's number for the sequence, from 1; 0 = none */
 	uint32_t generation; /* count of that number's reuse, from 1 */
 	uint32_t position;   /* TOKEN: in its sequence, prompt included; end: prompt + answer */
-	uint32_t token;      /* TOKEN: its id; ERROR that refuses an SQE: the field; else 0 */
-	float logprob;       /* TOKEN: ln p(token) before penalties and temperature; else 0 */
-	uint32_t index;      /* TOKEN: of the answer, from 0; end: tokens of it, or SCOREs given */
-	uint8_t op;          /* of the SQE */
-	uint8_t ended;       /* enum mr_ended */
-	uint16_t device;     /* the server's number for the decode device, from 0 */
-	uint64_t seen_ns; /* CLOCK_MONOTONIC; TOKEN: when the driver saw it; end: when it ended */
+	uint32_t
+		token; /* TOKEN: its id; ERROR that refuses: the field; STOP_STRING: which; else 0 */
+	float logprob;    /* TOKEN: ln p(token) before penalties and temperature; else 0 */
+	uint32_t index;   /* TOKEN: of the answer, from 0; end: tokens of it, or SCOREs given */
+	uint8_t op;       /* of the SQE */
+	uint8_t ended;    /* enum mr_ended */
+	uint16_t device;  /* the server's number for the decode device, from 0 */
+	uint64_t seen_ns; /* CLOCK_MONOTONIC; TOKEN: when seen; end: when; E_DEADLINE: see above */
 	uint64_t cycles;  /* the device's; TOKEN: of this step, end: of all; 0 = unknown */
 };
 MR_RING_ASSERT(sizeof(struct mr_cqe) == 64, "a CQE is one cache line");
@@ -408,6 +447,36 @@ enum mr_welcome_fd {
 	MR_FD_VOCAB = 3,  /* vocabulary, sealed against writing: map read-only, private */
 	MR_FD_COUNT = 4
 };
+
+/*
+ * Registers a buffer, or gives it up; the server answers with the same, status and bytes filled in.
+ * With ADD one descriptor comes along (SCM_RIGHTS), which the client may close once it is answered. It
+ * must be a memfd of 4 KiB pages, sealed against shrinking (F_SEAL_SHRINK), of 1 to MR_BUFFER_BYTES_MAX
+ * bytes. What the client punches out of it reads as zeros. SQEs that the server took before are not
+ * touched by DROP: it has copied what they name. Statuses:
+ *   MR_E_PERMISSION     not sealed against shrinking
+ *   MR_E_FORMAT         no memfd
+ *   MR_E_NOT_SUPPORTED  a memfd on huge pages; an unknown op
+ *   MR_E_RANGE          the buffer's number, or its size
+ *   MR_E_EXISTS         ADD: the number is in use
+ *   MR_E_NOT_FOUND      DROP: it is not
+ *   MR_E_PROTOCOL       the message's size or magic; no descriptor with ADD
+ *   MR_E_VERSION, MR_E_INVALID (status, bytes or reserved is not 0), MR_E_NO_MEMORY
+ */
+struct mr_register {
+	uint64_t magic;   /* MR_REGISTER_MAGIC */
+	uint32_t version; /* MR_RING_VERSION */
+	uint32_t op;      /* MR_REGISTER_* */
+	uint32_t buffer;  /* 1..MR_BUFFERS_MAX */
+	int32_t status;   /* client: 0 */
+	uint64_t bytes;   /* of the buffer, as the server found it; client: 0 */
+	uint64_t reserved[4];
+};
+MR_RING_ASSERT(sizeof(struct mr_register) == 64, "mr_register is 64 bytes");
+MR_RING_AT(mr_register, buffer, 16);
+MR_RING_AT(mr_register, bytes, 24);
+#define MR_REGISTER_ADD  1u
+#define MR_REGISTER_DROP 2u
 
 /* The vocabulary: this header, then `count` entries, then `bytes` bytes of text. */
 struct mr_vocab_header {
