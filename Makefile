@@ -258,6 +258,11 @@ bench: all
 .PHONY: bench-cpu
 bench-cpu: all
 	$(Q)sh scripts/bench-cpu.sh $(BIN) Documentation/figures
+## bench-lpu  what the LPU driver and its ways to a device cost: Documentation/figures/bench-lpu.*
+.PHONY: bench-lpu
+bench-lpu: all
+	$(Q)sh scripts/bench-lpu.sh $(BIN) Documentation/figures
+
 ## accuracy   logits, greedy steps and perplexity against float64 (PEER_PYTHON=python with llama_cpp)
 .PHONY: accuracy
 accuracy: all

@@ -93,13 +93,14 @@ struct sim {
 	int manual;
 	uint64_t (*now_us)(void *arg);
 	void *clock_arg;
-	int vector_fd[SIM_VECTORS]; /* any thread, under dma.lock */
+	int vector_fd[SIM_VECTORS]; /* any thread, by mr_sim_dma_lock or _hold */
 	struct sim_mail mail;
 	uint32_t fatal;          /* MR_LPU_CRASH_*, 0 = none */
 	uint32_t reset_asked;    /* MR_LPU_RESET_* of a RESET that has completed */
 	uint32_t function_reset; /* any thread: 1 = asked for, the device's thread clears it */
 
 	pthread_t thread;
+	uint32_t idle;   /* turns without work in a row */
 	uint32_t parked; /* futex; see thread.c */
 	uint32_t stop;   /* any thread */
 };

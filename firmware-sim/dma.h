@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The IOVA map: what of the host's memory the device may touch, and how. Host threads map and unmap
- * (pthread locks: set-up calls); the device's thread moves bytes and faults on all else.
+ * (they may wait: set-up calls); the device's thread moves bytes and faults on all else.
  */
 #ifndef MR_FIRMWARE_SIM_DMA_H
 #define MR_FIRMWARE_SIM_DMA_H
@@ -20,8 +20,10 @@ struct sim_mapping {
 };
 
 struct sim_dma {
-	pthread_rwlock_t lock; /* over map; held while bytes move, so that unmap waits for them */
+	pthread_mutex_t lock;  /* one host thread at a time changes the map */
+	uint32_t held, wanted; /* dma.c: held while bytes move, so that unmap waits for them */
 	uint32_t count;
+	uint32_t last;                            /* the device thread's: which mapping it used */
 	struct sim_mapping map[SIM_DMA_MAPPINGS]; /* in order of IOVA, without overlap */
 	uint64_t faults, read_bytes, write_bytes; /* the device thread's */
 };
@@ -31,6 +33,13 @@ void mr_sim_dma_fini(struct sim_dma *dma);
 /* Any thread; as struct mr_lpu_port_ops says. */
 int mr_sim_dma_map(struct sim_dma *dma, uint64_t iova, void *base, size_t bytes, uint32_t access);
 int mr_sim_dma_unmap(struct sim_dma *dma, uint64_t iova);
+
+/* A host's thread keeps the device's from the map, and from its interrupts' descriptors; and lets it go on. */
+void mr_sim_dma_lock(struct sim_dma *dma);
+void mr_sim_dma_unlock(struct sim_dma *dma);
+/* The device's thread, around each use of them. */
+void mr_sim_dma_hold(struct sim_dma *dma);
+void mr_sim_dma_release(struct sim_dma *dma);
 
 /*
  * Host to device, device to host: 0 or MR_E_DMA_FAULT, and then nothing was moved. A transfer may run over

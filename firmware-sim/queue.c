@@ -136,12 +136,12 @@ static void raise_vector(struct sim *sim, struct sim_queue *q)
 	if (mr_sim_inject_vector(sim, q))
 		return;
 	uint64_t one = 1;
-	/* Under the lock, so that whoever takes the descriptor away may close it. */
-	pthread_rwlock_rdlock(&sim->dma.lock);
+	/* Held, so that whoever takes the descriptor away may close it. */
+	mr_sim_dma_hold(&sim->dma);
 	int fd = sim->vector_fd[q->vector];
 	if (fd >= 0 && write(fd, &one, sizeof(one)) != sizeof(one))
 		sim->dma.faults++; /* an interrupt is a DMA write too */
-	pthread_rwlock_unlock(&sim->dma.lock);
+	mr_sim_dma_release(&sim->dma);
 }
 
 /* An armed queue raises its vector after an entry, once; coalescing lets some more entries come first. */

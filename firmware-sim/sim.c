@@ -49,9 +49,9 @@ static int port_irq(void *ctx, uint32_t vector, int fd)
 
 	if (vector >= SIM_VECTORS)
 		return MR_E_RANGE;
-	pthread_rwlock_wrlock(&sim->dma.lock);
+	mr_sim_dma_lock(&sim->dma);
 	sim->vector_fd[vector] = fd;
-	pthread_rwlock_unlock(&sim->dma.lock);
+	mr_sim_dma_unlock(&sim->dma);
 	return 0;
 }
 

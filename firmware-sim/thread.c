@@ -15,6 +15,10 @@
 #include "firmware-sim/mutant.h"
 #include "kernels/cpu/kernels.h"
 
+#define IDLE_TURNS 16u /* between two looks at the clock */
+#define ADMIN_TURNS \
+	8u /* between two looks at the admin queue; divides the other, so that one comes before each sleep */
+
 static long futex(uint32_t *word, int op, uint32_t value, const struct timespec *timeout)
 {
 	return syscall(SYS_futex, word, op, value, timeout, NULL, 0);
@@ -37,7 +41,9 @@ int mr_sim_thread_turn(struct sim *sim)
 		return mr_sim_mail_poll(sim) | (mr_sim_reset_asked(sim) && mr_sim_regs_poll(sim));
 	int work = faults | mr_sim_mail_poll(sim) | mr_sim_regs_poll(sim) | mr_sim_sense_run(sim);
 
-	for (uint32_t i = 0; i <= SIM_IO_QUEUES && (!sim->fatal || MUTANT(R_11)); i++) {
+	/* While nothing happens the admin queue, which is in no hurry, has but some of the turns. */
+	for (uint32_t i = sim->idle % ADMIN_TURNS != 0;
+	     i <= SIM_IO_QUEUES && (!sim->fatal || MUTANT(R_11)); i++) {
 		if (mr_sim_queue_ready(sim, &sim->queue[i]))
 			work |= mr_sim_queue_run(sim, &sim->queue[i]);
 		if (MUTANT(Q_10) && i && sim->queue[i].live && sim->queue[i].decode.stalled)
@@ -134,17 +140,18 @@ static void *run(void *arg)
 	mr_numerics_enter();
 	while (!__atomic_load_n(&sim->stop, __ATOMIC_SEQ_CST)) {
 		if (mr_sim_thread_turn(sim)) {
-			worked = 0;
+			worked = sim->idle = 0;
 			continue;
 		}
+		/* A host that polls sees how long this turn takes, so the clock is looked at now and then. */
+		__builtin_ia32_pause();
+		if (++sim->idle % IDLE_TURNS)
+			continue;
 		uint64_t now = mr_sim_now_us();
 		if (!worked)
 			worked = now;
-		if (now - worked < sim->spin_us) {
-			for (int i = 0; i < 16; i++)
-				__builtin_ia32_pause();
+		if (now - worked < sim->spin_us)
 			continue;
-		}
 		park(sim, now - worked);
 	}
 	return NULL;

@@ -8,7 +8,6 @@
 
 #include <json-c/json.h>
 #include <pthread.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -21,19 +20,15 @@
 #include "driver/nil/nil.h"
 #include "driver/ring/server.h"
 #include "driver/sched/sched.h"
+#include "tools/bench_line.h"
 
 #define SLICES 10u
 
 enum kind { KIND_NOP, KIND_BARE, KIND_STOP };
 
-struct line {
-	uint32_t word;
-	uint32_t pad[31]; /* a pair of lines: the adjacent one is prefetched with it */
-} __attribute__((aligned(128)));
-
 struct bench {
-	struct line ping, pong;
-	struct line kind; /* enum kind: what the server's thread does */
+	struct bench_lines lines;
+	struct bench_line kind; /* enum kind: what the server's thread does */
 	struct mr_model model;
 	struct mr_device *device;
 	struct mr_sched *sched;
@@ -45,45 +40,9 @@ struct bench {
 	char path[108];
 };
 
-static void pin(int cpu)
-{
-	cpu_set_t set;
-
-	CPU_ZERO(&set);
-	CPU_SET(cpu, &set);
-	pthread_setaffinity_np(pthread_self(), sizeof(set), &set);
-}
-
-/* The first two CPUs that we may run on. */
-static int two_cpus(const cpu_set_t *allowed, int cpus[2])
-{
-	int found = 0;
-
-	for (int i = 0; i < CPU_SETSIZE && found < 2; i++)
-		if (CPU_ISSET(i, allowed))
-			cpus[found++] = i;
-	return found == 2 ? 0 : MR_E_NOT_SUPPORTED;
-}
-
 static uint32_t kind(const struct bench *b)
 {
 	return __atomic_load_n(&b->kind.word, __ATOMIC_ACQUIRE);
-}
-
-static void echo(struct bench *b)
-{
-	uint32_t last = __atomic_load_n(&b->pong.word, __ATOMIC_RELAXED);
-
-	while (kind(b) == KIND_BARE) {
-		uint32_t word = __atomic_load_n(&b->ping.word, __ATOMIC_ACQUIRE);
-
-		if (word == last) {
-			_mm_pause();
-			continue;
-		}
-		last = word;
-		__atomic_store_n(&b->pong.word, word, __ATOMIC_RELEASE);
-	}
 }
 
 static void *serve(void *arg)
@@ -91,10 +50,10 @@ static void *serve(void *arg)
 	struct bench *b = arg;
 	struct mr_front front = mr_ring_server_front(b->server);
 
-	pin(b->server_cpu);
+	bench_pin(b->server_cpu);
 	while (kind(b) != KIND_STOP) {
 		if (kind(b) == KIND_BARE)
-			echo(b);
+			bench_line_echo(&b->lines, &b->kind, KIND_BARE);
 		front.poll(front.ctx);
 		mr_sched_poll(b->sched);
 	}
@@ -143,22 +102,8 @@ static void stop(struct bench *b)
 /* Each writes @count round trips in ticks of the time stamp counter. */
 static void measure_bare(struct bench *b, uint64_t *ticks, uint64_t count)
 {
-	uint32_t word = __atomic_load_n(&b->ping.word, __ATOMIC_RELAXED);
-	uint64_t before;
-
 	__atomic_store_n(&b->kind.word, KIND_BARE, __ATOMIC_RELEASE);
-	before = __rdtsc();
-	for (uint64_t i = 0; i < count; i++) {
-		uint64_t now;
-
-		__atomic_store_n(&b->ping.word, ++word, __ATOMIC_RELEASE);
-		/* With the pause the line moves sooner than without: the better reference. */
-		while (__atomic_load_n(&b->pong.word, __ATOMIC_ACQUIRE) != word)
-			_mm_pause();
-		now = __rdtsc();
-		ticks[i] = now - before;
-		before = now;
-	}
+	bench_line_round(&b->lines, ticks, count);
 }
 
 static void measure_nop(struct bench *b, uint64_t *ticks, uint64_t count)
@@ -235,14 +180,14 @@ int bench_ring(const struct bench_ring_options *options, struct bench_ring_resul
 		memset(bare, 0, SLICES * slice * sizeof(*bare));
 		memset(b, 0, sizeof(*b));
 		pthread_getaffinity_np(pthread_self(), sizeof(allowed), &allowed);
-		rc = two_cpus(&allowed, cpus);
+		rc = bench_two_cpus(&allowed, cpus);
 	}
 	if (!rc) {
 		result->client_cpu = cpus[0];
 		result->server_cpu = b->server_cpu = cpus[1];
 		rc = start(b);
 		if (!rc) {
-			pin(cpus[0]);
+			bench_pin(cpus[0]);
 			measure(b, nop, bare, slice, result);
 		}
 		stop(b);

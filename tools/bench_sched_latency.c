@@ -135,8 +135,7 @@ static double median(double *values, uint32_t n)
 }
 
 /* Rows of medians over @runs; each ratio is to the cold prompt just before it. */
-static int add_firsts(struct bench_sched_result *r, struct sched_rig *rig, uint32_t shared,
-		      uint32_t runs)
+static int add_firsts(struct bench_rows *r, struct sched_rig *rig, uint32_t shared, uint32_t runs)
 {
 	double cold[RUNS_MAX], ratio[FIRSTS][RUNS_MAX];
 	int status = 0;
@@ -193,7 +192,7 @@ static void name_costs(const struct device_class *c, char *text, size_t bytes)
 			 (double)n->import_block_ns / 1e3);
 }
 
-static int virtual_firsts(struct bench_sched_result *r, const char *prefix,
+static int virtual_firsts(struct bench_rows *r, const char *prefix,
 			  const struct device_class *prefill, const struct device_class *decode)
 {
 	struct sched_rig rig;
@@ -247,16 +246,16 @@ static int measure_itl(struct sched_rig *rig, uint64_t bound_ns, struct itl *out
 	return status;
 }
 
-static void add_itl(struct bench_sched_result *r, const char *id, const char *text, uint64_t ns,
+static void add_itl(struct bench_rows *r, const char *id, const char *text, uint64_t ns,
 		    enum bench_goal goal, uint64_t target_ns)
 {
 	bench_row(r, id, text, (double)ns / 1e6, "ms", goal, (double)target_ns / 1e6);
 }
 
 /* @bound_ns 0: the target is 1.5 times idle. @chunk 0: the class's own. */
-static int virtual_itl(struct bench_sched_result *r, const char *prefix,
-		       const struct device_class *prefill, const struct device_class *decode,
-		       uint32_t chunk, uint64_t bound_ns, int judged)
+static int virtual_itl(struct bench_rows *r, const char *prefix, const struct device_class *prefill,
+		       const struct device_class *decode, uint32_t chunk, uint64_t bound_ns,
+		       int judged)
 {
 	struct sched_rig rig;
 	struct itl itl;
@@ -287,8 +286,7 @@ static int virtual_itl(struct bench_sched_result *r, const char *prefix,
 }
 
 /* Hand-over of one prompt with nothing beside it. */
-static int add_handover(struct bench_sched_result *r, struct sched_rig *rig, uint32_t tokens,
-			uint32_t runs)
+static int add_handover(struct bench_rows *r, struct sched_rig *rig, uint32_t tokens, uint32_t runs)
 {
 	double hidden[RUNS_MAX], exposed[RUNS_MAX], share[RUNS_MAX], prefill[RUNS_MAX];
 	int status = 0;
@@ -320,7 +318,7 @@ static int add_handover(struct bench_sched_result *r, struct sched_rig *rig, uin
 	return 0;
 }
 
-static int virtual_handover(struct bench_sched_result *r)
+static int virtual_handover(struct bench_rows *r)
 {
 	struct sched_rig rig;
 	char a[128], b[128];
@@ -336,7 +334,7 @@ static int virtual_handover(struct bench_sched_result *r)
 	return status;
 }
 
-int bench_sched_virtual(struct bench_sched_result *r)
+int bench_sched_virtual(struct bench_rows *r)
 {
 	int status = virtual_firsts(r, "first_cpu_lpu", &cpu, &lpu);
 
@@ -355,7 +353,7 @@ int bench_sched_virtual(struct bench_sched_result *r)
 	return status;
 }
 
-int bench_sched_real(struct bench_sched_result *r, const struct mr_model *model,
+int bench_sched_real(struct bench_rows *r, const struct mr_model *model,
 		     const struct tool_devices *devices, uint32_t runs)
 {
 	const struct sched_rig_options options = {

@@ -126,8 +126,8 @@ static double median(double *values, uint32_t n)
 }
 
 /* The median with works together, and of the runs' ratios to the one apart just beside it. */
-static void add_pair(struct bench_sched_result *r, const char *id, const char *text,
-		     const char *unit, double values[WAYS][RUNS_MAX], uint32_t runs)
+static void add_pair(struct bench_rows *r, const char *id, const char *text, const char *unit,
+		     double values[WAYS][RUNS_MAX], uint32_t runs)
 {
 	double ratios[RUNS_MAX];
 	char ratio_id[32];
@@ -140,8 +140,7 @@ static void add_pair(struct bench_sched_result *r, const char *id, const char *t
 		  0);
 }
 
-static int add_beside(struct bench_sched_result *r, struct world *w, uint32_t n, int bounded,
-		      uint32_t runs)
+static int add_beside(struct bench_rows *r, struct world *w, uint32_t n, int bounded, uint32_t runs)
 {
 	static double values[FIGURES][WAYS][RUNS_MAX];
 	uint64_t idle = 0, bound = 0;
@@ -169,7 +168,7 @@ static int add_beside(struct bench_sched_result *r, struct world *w, uint32_t n,
 	return 0;
 }
 
-static int add_many(struct bench_sched_result *r, struct world *w, uint32_t runs)
+static int add_many(struct bench_rows *r, struct world *w, uint32_t runs)
 {
 	double values[WAYS][RUNS_MAX], ms;
 	int status = many_prompts(&w->rigs[APART], &ms);
@@ -184,7 +183,7 @@ static int add_many(struct bench_sched_result *r, struct world *w, uint32_t runs
 	return status;
 }
 
-static int measure(struct bench_sched_result *r, struct world *w, const char *name, uint32_t runs)
+static int measure(struct bench_rows *r, struct world *w, const char *name, uint32_t runs)
 {
 	static const struct {
 		const char *prefix;
@@ -211,7 +210,7 @@ static int measure(struct bench_sched_result *r, struct world *w, const char *na
 	return status ? status : add_many(r, w, runs);
 }
 
-int bench_sched_mixed(struct bench_sched_result *r, const struct mr_model *model,
+int bench_sched_mixed(struct bench_rows *r, const struct mr_model *model,
 		      const struct tool_devices_options *devices, uint32_t runs)
 {
 	struct world w = {.itl_ns = calloc(ITL_MAX, sizeof(*w.itl_ns))};

@@ -117,7 +117,7 @@ static int measure_device(uint32_t count, uint32_t rounds, uint64_t *ns)
 	return status;
 }
 
-static void add_size(struct bench_sched_result *r, uint32_t i, const struct tool_summary *s)
+static void add_size(struct bench_rows *r, uint32_t i, const struct tool_summary *s)
 {
 	uint32_t count = sizes[i].count;
 	int judged = count == 64 && !sizes[i].traced;
@@ -134,7 +134,7 @@ static void add_size(struct bench_sched_result *r, uint32_t i, const struct tool
 		  GOAL_NONE, 0);
 }
 
-int bench_sched_step(struct bench_sched_result *r, uint32_t runs)
+int bench_sched_step(struct bench_rows *r, uint32_t runs)
 {
 	const uint32_t rounds = 5, all = rounds * runs;
 	const struct sched_rig_options options = {
@@ -229,7 +229,7 @@ static int run_quiet(struct sched_rig *rig, struct sched_answer *answers, struct
 	return status;
 }
 
-int bench_sched_quiet(struct bench_sched_result *r)
+int bench_sched_quiet(struct bench_rows *r)
 {
 	const struct sched_rig_options options = {
 		.layers = 32, .context = 512, .requests = 2 * QUIET_BATCH};
@@ -259,7 +259,7 @@ int bench_sched_quiet(struct bench_sched_result *r)
 }
 
 /* Waking a simulated device's parked thread is a system call, where hardware's doorbell is a store. */
-int bench_sched_quiet_on(struct bench_sched_result *r, struct sched_rig *rig)
+int bench_sched_quiet_on(struct bench_rows *r, struct sched_rig *rig)
 {
 	const struct sched_ask ask = {.client = 9, .count = 16, .max_tokens = 40};
 	struct sched_answer answer = {0};

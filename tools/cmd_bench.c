@@ -2,7 +2,7 @@
 /*
  * `millrace bench`: figures with what they need to be read: the machine's facts before, the host's hiccups
  * beside, the roof that bounds them measured in the same run. `decode` is here and in bench_decode.c; `ring` is
- * in bench_ring.c, `sched` in bench_sched*.c, `cpu` in bench_cpu.c.
+ * in bench_ring.c, `sched` in bench_sched*.c, `lpu` in bench_lpu*.c, `cpu` in bench_cpu.c.
  */
 #include <getopt.h>
 #include <json-c/json.h>
@@ -11,6 +11,7 @@
 
 #include "tools/bench.h"
 #include "tools/bench_cpu.h"
+#include "tools/bench_lpu.h"
 #include "tools/bench_ring.h"
 #include "tools/bench_sched.h"
 
@@ -48,7 +49,8 @@ struct decode_figures {
 static const uint32_t batches[BATCHES] = {1, 8};
 
 static const char usage[] =
-	"usage: millrace bench [decode|ring|sched|cpu] [options]      (default: all but cpu)\n\n"
+	"usage: millrace bench [decode|ring|sched|lpu|cpu] [options]      (default: all but lpu "
+	"and cpu)\n\n"
 	"decode  tokens/s of prefill and of decode through the orchestrator, at batch 1 and 8, "
 	"beside\n"
 	"        the read roof: one thread streaming as many bytes as the model's weights\n"
@@ -56,6 +58,9 @@ static const char usage[] =
 	"sched   the scheduler's figures, each with its target: CPU time, allocations and system "
 	"calls\n"
 	"        of a decode step, forks and prefixes, ITL beside a long prompt, hand-over\n"
+	"lpu     what the LPU driver and the way to the device cost, in this process and over "
+	"vfio-user,\n"
+	"        beside the round trip of one cache line\n"
 	"cpu     the CPU backend against the machine's roofs, kernel by kernel and end to end, on "
 	"1\n"
 	"        and on --threads threads, beside other engines where --peer names some\n\n"
@@ -66,7 +71,7 @@ static const char usage[] =
 	"  --answer N        tokens of an answer (default: 64: the context is 128 half-way)\n"
 	"  --json            one JSON object instead of tables (not of cpu)\n"
 	"  --peer COMMAND    cpu: an engine beside it, as scripts/peer.py speaks; up to 4 times\n"
-	"  --csv FILE        cpu: every raw sample\n"
+	"  --csv FILE        cpu: every raw sample; lpu: percentiles\n"
 	"  --only TABLE      cpu: one of roofs, load, kernels, ends\n"
 	"  --row NAME        cpu: one row of ends, such as decode-empty\n" TOOL_DEVICE_HELP;
 
@@ -374,6 +379,16 @@ static int bench_nop(struct json_object *out)
 	return TOOL_OK;
 }
 
+/* --csv's file, opened; or after a line on stderr MR_E_IO. */
+static int open_csv(const char *path, FILE **csv)
+{
+	*csv = path ? fopen(path, "we") : NULL;
+	if (!path || *csv)
+		return 0;
+	perror(path);
+	return MR_E_IO;
+}
+
 static int run_cpu(struct bench_options *o)
 {
 	struct bench_cpu_options *c = &o->cpu;
@@ -394,10 +409,8 @@ static int run_cpu(struct bench_options *o)
 	c->threads[1] = o->devices.threads ? o->devices.threads : cores;
 	if (c->threads[1] == 1)
 		c->threads[1] = 0;
-	if (o->csv && !(c->csv = fopen(o->csv, "we"))) {
-		perror(o->csv);
+	if (open_csv(o->csv, &c->csv))
 		return TOOL_FAILED;
-	}
 	status = bench_cpu(c);
 	if (c->csv && fclose(c->csv)) {
 		perror(o->csv);
@@ -410,16 +423,38 @@ static int bench_scheduler(const struct bench_options *o, struct json_object *ou
 {
 	const struct bench_sched_options options = {
 		.model = o->model, .devices = o->devices, .runs = o->runs};
-	struct bench_sched_result *result = calloc(1, sizeof(*result));
+	struct bench_rows *result = calloc(1, sizeof(*result));
 	int status = result ? bench_sched(&options, result) : TOOL_FAILED;
 
 	if (!status && out) {
-		json_object_object_add(out, "sched", bench_sched_json(result));
+		json_object_object_add(out, "sched", bench_rows_json(result));
 	} else if (!status) {
-		bench_sched_print(stdout, result);
+		bench_rows_print(stdout, "sched", result);
 		print_hiccups(result->hiccup_p99_ns, result->hiccup_max_ns);
 	}
 	free(result);
+	return status;
+}
+
+static int bench_driver(const struct bench_options *o, struct json_object *out)
+{
+	struct bench_lpu_options options = {
+		.model = o->model, .devices = o->devices, .runs = o->runs};
+	struct bench_rows *rows = calloc(1, sizeof(*rows));
+	int status =
+		rows && !open_csv(o->csv, &options.csv) ? bench_lpu(&options, rows) : TOOL_FAILED;
+
+	if (options.csv && fclose(options.csv)) {
+		perror(o->csv);
+		status = TOOL_FAILED;
+	}
+	if (!status && out) {
+		json_object_object_add(out, "lpu", bench_rows_json(rows));
+	} else if (!status) {
+		bench_rows_print(stdout, "lpu", rows);
+		print_hiccups(rows->hiccup_p99_ns, rows->hiccup_max_ns);
+	}
+	free(rows);
 	return status;
 }
 
@@ -434,8 +469,9 @@ static int bench(int argc, char **argv)
 		return status < 0 ? TOOL_OK : status;
 	if (optind < argc)
 		which = argv[optind++];
-	if (optind < argc || (which && strcmp(which, "decode") && strcmp(which, "ring") &&
-			      strcmp(which, "sched") && strcmp(which, "cpu"))) {
+	if (optind < argc ||
+	    (which && strcmp(which, "decode") && strcmp(which, "ring") && strcmp(which, "sched") &&
+	     strcmp(which, "lpu") && strcmp(which, "cpu"))) {
 		fprintf(stderr, "millrace: no benchmark '%s' (--help lists them)\n",
 			argv[argc - 1]);
 		return TOOL_USAGE;
@@ -459,6 +495,8 @@ static int bench(int argc, char **argv)
 		status = bench_nop(out);
 	if (!status && (!which || !strcmp(which, "sched")))
 		status = bench_scheduler(&o, out);
+	if (which && !strcmp(which, "lpu"))
+		status = bench_driver(&o, out);
 	if (out && !status)
 		puts(json_object_to_json_string_ext(out, JSON_C_TO_STRING_PLAIN));
 	json_object_put(out);
@@ -466,5 +504,6 @@ static int bench(int argc, char **argv)
 }
 
 TOOL_COMMAND(bench,
-	     "measure decode, the ring, the scheduler and the CPU, with the machine's facts beside",
+	     "measure decode, the ring, the scheduler, the LPU driver and the CPU, with the "
+	     "machine's facts beside",
 	     bench);

@@ -25,6 +25,7 @@ enum {
 	OPT_FAULT,
 	OPT_SEED,
 	OPT_KERNELS,
+	OPT_SPIN,
 	OPT_PCI,
 	OPT_TRAPPED,
 	OPT_CLIENTS,
@@ -47,6 +48,7 @@ static const char usage[] =
 	"                  sram-zero=TENSOR, sram-flip=TENSOR:OFFSET; or @FILE, one fault a line\n"
 	"  --seed N        of faults drawn at random (default: 1)\n"
 	"  --kernels NAME  its arithmetic: scalar, avx2, avx512 (default: the widest there is)\n"
+	"  --spin US       look for work so long before sleeping, microseconds (default: 30)\n"
 	"  --pci ID        PCI vendor and device id in hexadecimal (default: f00d:4c50)\n"
 	"  --trapped       doorbells by message only: share no page of BAR2\n"
 	"  --clients N     end after so many clients have left (default: never)\n"
@@ -62,6 +64,7 @@ static const struct option table[] = {
 	{"fault", required_argument, NULL, OPT_FAULT},
 	{"seed", required_argument, NULL, OPT_SEED},
 	{"kernels", required_argument, NULL, OPT_KERNELS},
+	{"spin", required_argument, NULL, OPT_SPIN},
 	{"pci", required_argument, NULL, OPT_PCI},
 	{"trapped", no_argument, NULL, OPT_TRAPPED},
 	{"clients", required_argument, NULL, OPT_CLIENTS},
@@ -122,6 +125,8 @@ static int take(struct options *o, int c)
 	case OPT_KERNELS:
 		o->sim.kernels = optarg;
 		return 0;
+	case OPT_SPIN:
+		return take_number("--spin", 10000000, &o->sim.spin_us);
 	case OPT_PCI:
 		return take_pci(o);
 	case OPT_TRAPPED:

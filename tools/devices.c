@@ -128,6 +128,8 @@ static int open_local(const struct tool_devices_options *o, struct mr_bus **bus)
 		.paced = o->paced,
 		.slots = o->slots,
 		.kernels = o->kernels,
+		.spin_us = o->spin_us,
+		.cpu = o->chip_cpu,
 		.why = why,
 		.why_bytes = sizeof(why),
 	};

@@ -44,6 +44,9 @@ struct tool_devices_options {
 	enum mr_numerics numerics; /* of the CPU backend */
 	int numerics_asked;        /* by name: say so where there is nothing to choose */
 	uint32_t threads; /* of the CPU backend; 0 = as many as suit it (tools/devices.c) */
+	uint32_t
+		spin_us; /* of the simulated LPU: it looks for work so long before it sleeps; 0 = 30 */
+	int chip_cpu;    /* CPU + 1 that its thread is pinned to; 0 = none */
 	uint32_t slots, context;
 	int loop_busy; /* the caller's loop never sleeps: leave it a core */
 	int no_huge;

@@ -10,6 +10,7 @@
 
 struct fifo {
 	uint64_t size, head, tail; /* tail - head <= size */
+	uint64_t at; /* where tail is in the room, less than size: no division on the data path */
 };
 
 #define FIFO_NONE UINT64_MAX
@@ -17,24 +18,30 @@ struct fifo {
 /* Offset of @n units side by side, or FIFO_NONE where they are not free now. fifo->tail marks their end. */
 static inline uint64_t fifo_take(struct fifo *f, uint64_t n)
 {
-	uint64_t offset = f->size ? f->tail % f->size : 0;
+	uint64_t offset = f->at;
 	uint64_t skip = n > f->size - offset ? f->size - offset : 0;
 
 	if (n > f->size)
 		return FIFO_NONE;
-	/* Nothing is held: what is skipped is in nobody's way, and all of the room can be taken. */
-	if (f->head == f->tail)
+	/* Nothing is held: from the start once more, where the last ones are still in the cache. */
+	if (f->head == f->tail) {
+		skip = offset ? f->size - offset : 0;
 		f->head += skip;
+	}
 	if (f->tail + skip + n - f->head > f->size)
 		return FIFO_NONE;
 	f->tail += skip + n;
-	return skip ? 0 : offset;
+	offset = skip ? 0 : offset;
+	f->at = offset + n == f->size ? 0 : offset + n;
+	return offset;
 }
 
 /* Everything taken before @end (a former tail) is free again. */
 static inline void fifo_give(struct fifo *f, uint64_t end)
 {
-	f->head = end;
+	/* What was skipped while nothing was held may lie beyond. */
+	if (end - f->head <= f->tail - f->head)
+		f->head = end;
 }
 
 #endif /* MR_DRIVER_LPU_FIFO_H */

@@ -26,6 +26,7 @@
 enum pending_kind {
 	PENDING_CLOSE, /* these two make no event */
 	PENDING_OPEN,
+	PENDING_FENCE,
 	PENDING_IMPORT,
 	PENDING_READ,
 	PENDING_DECODE,
@@ -56,7 +57,7 @@ struct pending {
 	uint64_t entries_end;
 	uint32_t entry_first; /* in lpu->entries */
 	uint32_t entry_count;
-	uint32_t slot, generation; /* of all but a DECODE */
+	uint32_t slot, generation; /* of all but a DECODE and a FENCE */
 	/* DECODE: which record must come next */
 	uint32_t steps, step, cursor;
 	/* SCORE: its tokens but the first, in command memory, and the position of the next */
@@ -163,6 +164,7 @@ struct lpu {
 	struct pending *ended; /* [entries] */
 	uint32_t ended_next, ended_count;
 	char why[256];              /* of the last load that failed */
+	uint64_t seen_ns;           /* of this poll's records, 0 = not looked at the clock yet */
 	uint32_t idle_polls, slept; /* slept: armed since the last look at the clock */
 	struct mr_recover recover;
 	const struct mr_model *model; /* of the program */

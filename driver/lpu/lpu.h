@@ -63,6 +63,12 @@ int mr_lpu_kv_read(struct mr_device *dev, struct mr_slot slot, uint32_t layer, u
 		   const struct mr_kv_desc **descs, uint64_t tag);
 
 /*
+ * Posts a FENCE: DONE of @tag comes when all that was posted before has ended. The least that a device can be asked
+ * for, so a round trip of it is the way's own. MR_E_FULL.
+ */
+int mr_lpu_fence(struct mr_device *dev, uint64_t tag);
+
+/*
  * Reads the device's log @log (MR_LPU_LOG_* of lpu_spec.h) from its start: how many bytes came, at most
  * @bytes, or a negative status. A set-up call: it waits for the device, and sleeps meanwhile.
  */

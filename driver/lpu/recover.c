@@ -28,6 +28,10 @@ static int gone(struct mr_recover *r, uint64_t now)
 {
 	if (now - r->seen_ns < r->stall_ns / 16)
 		return 0;
+	if (r->seen_ns == r->first_ns) {
+		r->beat = r->ops->heartbeat(r->ctx);
+		r->beat_ns = now;
+	}
 	r->seen_ns = now;
 	r->said = r->ops->status(r->ctx);
 	return r->said != MR_LPU_STATUS_READY;
@@ -40,6 +44,7 @@ static int look(struct mr_recover *r, uint64_t now)
 
 	r->alive = beat != r->beat;
 	r->beat = beat;
+	r->beat_ns = now;
 	if (r->alive && now - r->first_ns < r->slow_ns) {
 		r->waited = 1;
 		r->since_ns = now;
@@ -59,7 +64,7 @@ int mr_recover_tick(struct mr_recover *r)
 
 	switch (r->state) {
 	case MR_RECOVER_IDLE:
-		r->beat = r->ops->heartbeat(r->ctx);
+		/* No register is read yet: on some buses that is a system call and a wait. */
 		r->first_ns = r->seen_ns = now;
 		r->waited = 0;
 		enter(r, MR_RECOVER_WATCH, now);
@@ -67,7 +72,10 @@ int mr_recover_tick(struct mr_recover *r)
 	case MR_RECOVER_WATCH:
 		if (gone(r, now))
 			return lose(r, MR_E_DEVICE);
-		return now - r->since_ns < r->stall_ns ? 0 : look(r, now);
+		/* A loop that polls rarely has looked only now: time must pass for a beat. */
+		return now - r->since_ns < r->stall_ns || now - r->beat_ns < r->stall_ns / 16
+			       ? 0
+			       : look(r, now);
 	case MR_RECOVER_ABORT:
 		if (gone(r, now))
 			return lose(r, MR_E_DEVICE);

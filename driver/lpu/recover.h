@@ -50,6 +50,7 @@ struct mr_recover {
 	enum mr_recover_state state;
 	uint64_t since_ns, first_ns; /* of this look, and of the first without progress */
 	uint64_t seen_ns;            /* of the last look at STATUS */
+	uint64_t beat_ns;            /* of the latest look at HEARTBEAT */
 	uint32_t beat, alive;        /* HEARTBEAT at the latest look, and whether it had moved */
 	uint32_t said;               /* STATUS at the latest look */
 	uint32_t waited;             /* stall_ns passed, and the heart beat */

@@ -459,12 +459,44 @@ static void a_device_that_is_no_lpu_is_not_opened(void **state)
 	mr_model_close(model);
 }
 
+/* DONE of a FENCE comes behind all that was posted before it, and with room for none it is refused. */
+static void a_fence_ends_last(void **state)
+{
+	struct lpu_rig rig;
+	struct mr_event events[8];
+
+	lpu_rig_open(&rig, &(struct lpu_rig_options){.context = 64, .slots = 2, .batch = 2});
+	struct mr_device *dev = rig.dev;
+	struct mr_slot slot = lpu_rig_slot(dev, 16);
+	struct mr_decode_entry entry = {.slot = slot, .token = 1};
+	assert_int_equal(dev->work->decode(dev, &entry, 1, 3, 1), 0);
+	assert_int_equal(mr_lpu_fence(dev, 2), 0);
+	assert_int_equal(lpu_rig_wait(dev, 2, events, 8), 5); /* 3 tokens, two ends */
+	assert_int_equal(events[3].type, MR_EVENT_DONE);
+	assert_int_equal(events[3].tag, 1);
+	assert_int_equal(events[4].type, MR_EVENT_DONE);
+	assert_int_equal(events[4].status, 0);
+	uint32_t posted = 0;
+	while (!mr_lpu_fence(dev, 100 + posted))
+		assert_true(++posted < 100000);
+	assert_int_equal(mr_lpu_fence(dev, 1), MR_E_FULL);
+	assert_true(posted > 500);
+	for (uint32_t i = 0; i < posted; i++) {
+		assert_int_equal(lpu_rig_wait(dev, 100 + i, events, 1), 1);
+		assert_int_equal(events[0].tag, 100 + i);
+		assert_int_equal(events[0].status, 0);
+	}
+	assert_int_equal(dev->mem->slot_close(dev, slot), 0);
+	lpu_rig_close(&rig);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(the_cpu_hands_over),
 		cmocka_unit_test(slots_run_out_by_name),
 		cmocka_unit_test(a_full_queue_says_so),
+		cmocka_unit_test(a_fence_ends_last),
 		cmocka_unit_test(reset_ends_what_was_under_way),
 		cmocka_unit_test(sleeping_until_the_next_event),
 		cmocka_unit_test(a_lie_is_seen_and_counted),
