@@ -55,11 +55,27 @@ static int take(void *arg, int option, const char *value)
 	return -1;
 }
 
+/*
+ * Reads a page: bytes, or a status. A device that gives up between two looks answers nothing more: it is reset, once,
+ * and asked again.
+ */
+static int read_page(struct mr_device *dev, const struct lpu_page *page, void *data)
+{
+	int got = mr_lpu_log(dev, page->log, data, LPU_PAGE_BYTES);
+
+	if ((got != MR_E_TIMEOUT && got != MR_E_DEVICE) || tool_stop)
+		return got;
+	fprintf(stderr, "millrace lpu log: no answer (%s): the device is reset\n",
+		mr_status_name(got));
+	int status = dev->admin->reset(dev);
+	return status ? status : mr_lpu_log(dev, page->log, data, LPU_PAGE_BYTES);
+}
+
 /* A page of @dev into @out: printed, or added to it. 0 or a status. */
 static int show(struct mr_device *dev, const struct lpu_page *page, struct json_object *out)
 {
 	uint8_t *data = malloc(LPU_PAGE_BYTES);
-	int got = data ? mr_lpu_log(dev, page->log, data, LPU_PAGE_BYTES) : MR_E_NO_MEMORY;
+	int got = data ? read_page(dev, page, data) : MR_E_NO_MEMORY;
 	int status = got < 0 ? got : lpu_page_check(page, (size_t)got);
 
 	if (!status && out)
