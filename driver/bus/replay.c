@@ -241,18 +241,45 @@ static int is_event(const struct replay *r, uint32_t queue, uint32_t request)
 	return !queue && command_of(r, queue, request, &c) && c.head.opcode == MR_LPU_ASYNC_EVENT;
 }
 
-/* A completion that is there: 1, and it is taken. */
-static int take_completion(struct replay *r, uint32_t queue, struct mr_lpu_completion *c, int keep)
+/* The completion @ahead of the next one, where it is there: 1. */
+static int peek_completion(const struct replay *r, uint32_t queue, uint32_t ahead,
+			   struct mr_lpu_completion *c)
 {
-	struct mr_bus_ring *ring = &r->rings.queue[queue];
-	uint32_t phase = !(ring->cq_head / ring->entries & 1);
+	const struct mr_bus_ring *ring = &r->rings.queue[queue];
+	uint32_t index = ring->cq_head + ahead, phase = !(index / ring->entries & 1);
 	const struct mr_lpu_completion *shared =
-		at(r, ring->cq + ring->cq_head % ring->entries * sizeof(*c), sizeof(*c));
+		at(r, ring->cq + index % ring->entries * sizeof(*c), sizeof(*c));
 
 	if (!shared || (__atomic_load_n(&shared->phase, __ATOMIC_ACQUIRE) & 1) != phase)
 		return 0;
 	*c = *shared;
-	ring->cq_head += !keep;
+	return 1;
+}
+
+static int take_completion(struct replay *r, uint32_t queue, struct mr_lpu_completion *c)
+{
+	if (!peek_completion(r, queue, 0, c))
+		return 0;
+	r->rings.queue[queue].cq_head++;
+	return 1;
+}
+
+/* Has every command of @queue ended? Then *@c is the latest that ended with an error, or the last one. */
+static int all_ended(const struct replay *r, uint32_t queue, struct mr_lpu_completion *c)
+{
+	const struct mr_bus_ring *ring = &r->rings.queue[queue];
+	uint32_t n = ring->sq_tail - ring->cq_head;
+	struct mr_lpu_completion next;
+
+	memset(c, 0, sizeof(*c));
+	if (!n || n > ring->entries)
+		return 0;
+	for (uint32_t i = 0; i < n; i++) {
+		if (!peek_completion(r, queue, i, &next))
+			return 0;
+		if (next.status || !c->status)
+			*c = next;
+	}
 	return 1;
 }
 
@@ -267,7 +294,7 @@ static int next_admin(struct replay *r, uint32_t request, uint64_t until,
 			return 0;
 		}
 	for (;;) {
-		if (!take_completion(r, 0, c, 0)) {
+		if (!take_completion(r, 0, c)) {
 			int status = pause_until(r, until);
 			if (status)
 				return status;
@@ -292,7 +319,7 @@ static int next_completion(struct replay *r, uint32_t queue, uint32_t request,
 
 	if (!queue)
 		return next_admin(r, request, until, c);
-	while (!status && !take_completion(r, queue, c, 0))
+	while (!status && !take_completion(r, queue, c))
 		status = pause_until(r, until);
 	return status;
 }
@@ -400,8 +427,11 @@ static int record(struct replay *r, uint32_t queue, uint32_t index,
 	int status = 0;
 
 	while (!status && !take_record(r, queue, &got)) {
-		/* Records come before their command's completion: after it there are no more of them. */
-		if (take_completion(r, queue, &c, 1) && c.status) {
+		/* Records are visible before their command's completion: after all of these none comes. */
+		int ended = all_ended(r, queue, &c);
+		if (take_record(r, queue, &got))
+			break;
+		if (ended) {
 			differs(r,
 				"record %u of queue %u (slot %u, position %u) does not come: %s of "
 				"request %u ended with %s here",

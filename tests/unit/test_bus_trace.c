@@ -183,6 +183,27 @@ static void a_device_that_computes_otherwise_is_told(void **state)
 	assert_non_null(strstr(q.r.first, "status OK recorded, E_NOT_FOUND here"));
 }
 
+/* Records come before their command's completion: where that is there, an error, they are not waited for. */
+static void records_of_a_command_that_failed_are_not_waited_for(void **state)
+{
+	struct player p = {.o.wait_ms = 600000};
+	uint8_t *data = malloc(whole.bytes);
+	const struct mr_bus_trace_entry *e = NULL;
+	struct mr_lpu_cmd_decode c = {0};
+
+	memcpy(data, whole.data, whole.bytes);
+	while (c.head.opcode != MR_LPU_DECODE && (e = mr_bus_trace_next(data, e)))
+		if (e->kind == MR_BUS_TRACE_MEMORY && e->bytes == sizeof(c))
+			memcpy(&c, e + 1, sizeof(c));
+	assert_non_null(e);
+	c.count = 0;
+	memcpy(data + ((const uint8_t *)(e + 1) - data), &c, sizeof(c));
+	assert_int_equal(play(&p, data, whole.bytes, NULL), MR_E_TIMEOUT);
+	assert_non_null(strstr(p.r.first, "record 0 of queue 1 (slot 0, position 1) does not come: "
+					  "DECODE of request 1 ended with E_RANGE here"));
+	free(data);
+}
+
 /* The last entry of a kind in a copy of the trace. */
 static struct mr_bus_trace_entry *last_of(uint8_t *data, uint32_t kind)
 {
@@ -593,6 +614,7 @@ static void a_container_goes_to_the_device_untouched(void **state)
 	assert_int_equal(
 		mr_lpu_load_container(rig.dev, program.container, program.bytes, NULL, NULL),
 		MR_E_BUSY);
+	decode(rig.dev, slot, 2, 2);
 	mr_program_free(&program);
 	lpu_rig_close(&rig);
 }
@@ -602,6 +624,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(another_device_gives_no_difference),
 		cmocka_unit_test(a_device_that_computes_otherwise_is_told),
+		cmocka_unit_test(records_of_a_command_that_failed_are_not_waited_for),
 		cmocka_unit_test(each_field_of_an_answer_counts),
 		cmocka_unit_test(silence_ends_in_bounded_time),
 		cmocka_unit_test(the_bound_holds_and_the_device_goes_on),
