@@ -264,7 +264,7 @@ static int take_completion(struct replay *r, uint32_t queue, struct mr_lpu_compl
 	return 1;
 }
 
-/* Has every command of @queue ended? Then *@c is the latest that ended with an error, or the last one. */
+/* Has every command of @queue ended? Then *@c is the first that ended with an error, or else the last. */
 static int all_ended(const struct replay *r, uint32_t queue, struct mr_lpu_completion *c)
 {
 	const struct mr_bus_ring *ring = &r->rings.queue[queue];
@@ -277,7 +277,7 @@ static int all_ended(const struct replay *r, uint32_t queue, struct mr_lpu_compl
 	for (uint32_t i = 0; i < n; i++) {
 		if (!peek_completion(r, queue, i, &next))
 			return 0;
-		if (next.status || !c->status)
+		if (!c->status)
 			*c = next;
 	}
 	return 1;
