@@ -14,12 +14,14 @@ enum {
 	OPT_VALUE,
 	OPT_DAMAGE,
 	OPT_SENSE,
-	OPT_ECC
+	OPT_ECC,
+	OPT_ASSERT
 };
 
 static const char usage[] =
 	"usage: millrace lpu poke --socket PATH --address N --value N [--chip N]\n"
-	"       millrace lpu poke --socket PATH --fault LIST | --sense MK:MW | --ecc N:N\n\n"
+	"       millrace lpu poke --socket PATH --fault LIST | --sense MK:MW | --ecc N:N | "
+	"--assert\n\n"
 	"Changes memory of the LPU that 'millrace lpu sim --socket PATH' runs, as a fault "
 	"would.\n\n"
 	"  --socket PATH   the simulator's socket\n"
@@ -27,10 +29,10 @@ static const char usage[] =
 	"  --address N     which byte of its SRAM; prints the value that was there\n"
 	"  --value N       its new value, 0 to 255\n"
 	"  --fault LIST    damage to the active program: sram-zero=TENSOR, "
-	"sram-flip=TENSOR:OFFSET;\n"
-	"                  or 'assert': the firmware gives up\n"
+	"sram-flip=TENSOR:OFFSET\n"
 	"  --sense MK:MW   the chips' temperature in millikelvin, the group's power in milliwatts\n"
 	"  --ecc N:N       so many more words of SRAM were wrong: corrected, and lost\n"
+	"  --assert        the firmware gives up at once, where the device is enabled\n"
 	"  -h, --help      this text\n";
 
 static const struct option table[] = {
@@ -41,6 +43,7 @@ static const struct option table[] = {
 	{"fault", required_argument, NULL, OPT_DAMAGE},
 	{"sense", required_argument, NULL, OPT_SENSE},
 	{"ecc", required_argument, NULL, OPT_ECC},
+	{"assert", no_argument, NULL, OPT_ASSERT},
 	{"help", no_argument, NULL, 'h'},
 	{0},
 };
@@ -81,6 +84,10 @@ static int parse(int argc, char **argv, struct options *o)
 			bad = tool_parse_number("--value", optarg, 0, 255, &o->value);
 			o->has_value = 1;
 			break;
+		case OPT_ASSERT:
+			o->act = "assert";
+			o->with = "";
+			break;
 		case 'h':
 			fputs(usage, stdout);
 			return TOOL_OK;
@@ -93,7 +100,7 @@ static int parse(int argc, char **argv, struct options *o)
 	if (!o->socket || optind < argc || o->has_address != o->has_value ||
 	    !o->has_address == !o->act) {
 		fprintf(stderr, "millrace: lpu poke takes --socket, and --address with --value, "
-				"--fault, --sense or --ecc (--help says more)\n");
+				"--fault, --sense, --ecc or --assert (--help says more)\n");
 		return TOOL_USAGE;
 	}
 	return -1;
@@ -109,7 +116,7 @@ static int poke(int argc, char **argv)
 		return status;
 	snprintf(path, sizeof(path), "%s" TOOL_LPU_CONTROL, o.socket);
 	if (o.act)
-		snprintf(line, sizeof(line), "%s %s", o.act, o.with);
+		snprintf(line, sizeof(line), "%s%s%s", o.act, *o.with ? " " : "", o.with);
 	else
 		snprintf(line, sizeof(line), "poke %" PRIu64 " %" PRIu64 " %" PRIu64, o.chip,
 			 o.address, o.value);

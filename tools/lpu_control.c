@@ -48,7 +48,7 @@ static int feel(const struct lpu_control *c, const char *line)
 	unsigned long long corrected, lost;
 	int end = 0;
 
-	if (!strcmp(line, "damage assert")) {
+	if (!strcmp(line, "assert")) {
 		mr_sim_assert(&c->port);
 	} else if (sscanf(line, "sense %u:%u%n", &temperature_mk, &power_mw, &end) == 2 &&
 		   !line[end]) {
@@ -94,8 +94,8 @@ static void act(const struct lpu_control *c, const char *line, char *out)
 		count_faults(c, out);
 	} else {
 		refuse(out, MR_E_INVALID,
-		       "poke CHIP ADDRESS VALUE, damage LIST, fault LIST, faults, sense MK:MW, or "
-		       "ecc N:N");
+		       "poke CHIP ADDRESS VALUE, damage LIST, fault LIST, faults, sense MK:MW, "
+		       "ecc N:N, or assert");
 	}
 }
 

@@ -87,6 +87,7 @@ assert o["firmware"]["version"] == ["firmware-sim", ""], o
 PY
 
 # --watch goes on, and Ctrl-C ends it with status 0.
+: >"$work/watch"
 "$bin" lpu log --lpu "$far" --page power --json --watch >"$work/watch" 2>&1 </dev/null &
 watch=$!
 tries=0
@@ -105,7 +106,7 @@ done
 wait $watch || say "lpu log --watch ended with status $?"
 
 # A device that gave up while a client that is gone had it: it is brought back, and its dump is there.
-rm "$work/watch" # the last one's lines must not be taken for its own
+: >"$work/watch" # the last one's lines must not be taken for its own
 "$bin" lpu log --lpu "$far" --page power --json --watch >"$work/watch" 2>&1 </dev/null &
 watch=$!
 tries=0
@@ -113,7 +114,7 @@ until [ -s "$work/watch" ] || [ $tries -gt 200 ]; do
 	tries=$((tries + 1))
 	sleep 0.05
 done
-"$bin" lpu poke --socket "$work/s" --fault assert || say "poke --fault assert"
+"$bin" lpu poke --socket "$work/s" --assert || say "poke --assert"
 sleep 0.2
 kill -KILL $watch
 wait $watch 2>/dev/null
