@@ -37,4 +37,4 @@ static int lpu_command(int argc, char **argv)
 	return TOOL_USAGE;
 }
 
-TOOL_COMMAND(lpu, "programs for LPUs; a simulated LPU for other processes", lpu_command);
+TOOL_COMMAND(lpu, "programs for LPUs; look after them; a simulated LPU for others", lpu_command);

@@ -7,11 +7,21 @@
 #include "tools/lpu.h"
 #include "tools/lpu_control.h"
 
-enum { OPT_SOCKET = TOOL_OPT_OWN, OPT_CHIP, OPT_ADDRESS, OPT_VALUE, OPT_DAMAGE };
+enum {
+	OPT_SOCKET = TOOL_OPT_OWN,
+	OPT_CHIP,
+	OPT_ADDRESS,
+	OPT_VALUE,
+	OPT_DAMAGE,
+	OPT_SENSE,
+	OPT_ECC,
+	OPT_ASSERT
+};
 
 static const char usage[] =
 	"usage: millrace lpu poke --socket PATH --address N --value N [--chip N]\n"
-	"       millrace lpu poke --socket PATH --fault LIST\n\n"
+	"       millrace lpu poke --socket PATH --fault LIST | --sense MK:MW | --ecc N:N | "
+	"--assert\n\n"
 	"Changes memory of the LPU that 'millrace lpu sim --socket PATH' runs, as a fault "
 	"would.\n\n"
 	"  --socket PATH   the simulator's socket\n"
@@ -20,6 +30,9 @@ static const char usage[] =
 	"  --value N       its new value, 0 to 255\n"
 	"  --fault LIST    damage to the active program: sram-zero=TENSOR, "
 	"sram-flip=TENSOR:OFFSET\n"
+	"  --sense MK:MW   the chips' temperature in millikelvin, the group's power in milliwatts\n"
+	"  --ecc N:N       so many more words of SRAM were wrong: corrected, and lost\n"
+	"  --assert        the firmware gives up at once, where the device is enabled\n"
 	"  -h, --help      this text\n";
 
 static const struct option table[] = {
@@ -28,12 +41,16 @@ static const struct option table[] = {
 	{"address", required_argument, NULL, OPT_ADDRESS},
 	{"value", required_argument, NULL, OPT_VALUE},
 	{"fault", required_argument, NULL, OPT_DAMAGE},
+	{"sense", required_argument, NULL, OPT_SENSE},
+	{"ecc", required_argument, NULL, OPT_ECC},
+	{"assert", no_argument, NULL, OPT_ASSERT},
 	{"help", no_argument, NULL, 'h'},
 	{0},
 };
 
 struct options {
-	const char *socket, *damage;
+	const char *socket;
+	const char *act, *with; /* "damage", and its LIST; NULL = a byte of SRAM */
 	uint64_t chip, address, value;
 	int has_address, has_value;
 };
@@ -51,7 +68,10 @@ static int parse(int argc, char **argv, struct options *o)
 			o->socket = optarg;
 			break;
 		case OPT_DAMAGE:
-			o->damage = optarg;
+		case OPT_SENSE:
+		case OPT_ECC:
+			o->act = c == OPT_DAMAGE ? "damage" : c == OPT_SENSE ? "sense" : "ecc";
+			o->with = optarg;
 			break;
 		case OPT_CHIP:
 			bad = tool_parse_number("--chip", optarg, 0, 63, &o->chip);
@@ -64,6 +84,10 @@ static int parse(int argc, char **argv, struct options *o)
 			bad = tool_parse_number("--value", optarg, 0, 255, &o->value);
 			o->has_value = 1;
 			break;
+		case OPT_ASSERT:
+			o->act = "assert";
+			o->with = "";
+			break;
 		case 'h':
 			fputs(usage, stdout);
 			return TOOL_OK;
@@ -74,9 +98,9 @@ static int parse(int argc, char **argv, struct options *o)
 	if (bad)
 		return TOOL_USAGE;
 	if (!o->socket || optind < argc || o->has_address != o->has_value ||
-	    !o->has_address == !o->damage) {
-		fprintf(stderr, "millrace: lpu poke takes --socket, and --address with --value or "
-				"--fault (--help says more)\n");
+	    !o->has_address == !o->act) {
+		fprintf(stderr, "millrace: lpu poke takes --socket, and --address with --value, "
+				"--fault, --sense, --ecc or --assert (--help says more)\n");
 		return TOOL_USAGE;
 	}
 	return -1;
@@ -91,8 +115,8 @@ static int poke(int argc, char **argv)
 	if (status >= 0)
 		return status;
 	snprintf(path, sizeof(path), "%s" TOOL_LPU_CONTROL, o.socket);
-	if (o.damage)
-		snprintf(line, sizeof(line), "damage %s", o.damage);
+	if (o.act)
+		snprintf(line, sizeof(line), "%s%s%s", o.act, *o.with ? " " : "", o.with);
 	else
 		snprintf(line, sizeof(line), "poke %" PRIu64 " %" PRIu64 " %" PRIu64, o.chip,
 			 o.address, o.value);

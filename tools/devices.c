@@ -3,6 +3,7 @@
  * Opens what a command's device options name: the arena, the prefill device and the decode device, both loaded
  * with the model. The one place in tools/ that knows backends.
  */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -10,6 +11,7 @@
 #include <millrace/lpu_spec.h>
 
 #include "driver/bus/bus.h"
+#include "driver/bus/record.h"
 #include "driver/bus/vfio.h"
 #include "driver/bus/vfio_user.h"
 #include "driver/cpu/cpu.h"
@@ -214,41 +216,110 @@ static int device_node(const struct tool_devices_options *o)
 	return place.node;
 }
 
-/* An LPU behind a socket: `millrace lpu sim`, or a vendor's. */
+/* An LPU behind a socket: `millrace lpu sim`, or a vendor's. PATH, or PATH@VENDOR:DEVICE with ids in hexadecimal. */
 static int open_vfio_user(const struct tool_devices_options *o, struct mr_bus **bus)
 {
-	char why[256] = "";
-	const struct mr_vfio_user_bus_options options = {
-		.path = o->lpu + sizeof(VFIO_USER) - 1,
+	const char *text = o->lpu + sizeof(VFIO_USER) - 1, *at = strrchr(text, '@');
+	char why[256] = "", path[256];
+	struct mr_vfio_user_bus_options options = {
+		.path = path,
 		.why = why,
 		.why_bytes = sizeof(why),
 	};
+	unsigned vendor, device;
+	int end = 0;
+
+	/* A path may have an @ of its own: then no two ids follow it. */
+	if (at && sscanf(at, "@%4x:%4x%n", &vendor, &device, &end) == 2 && !at[end]) {
+		options.vendor = (uint16_t)vendor;
+		options.device = (uint16_t)device;
+	} else {
+		at = text + strlen(text);
+	}
+	if ((size_t)(at - text) >= sizeof(path))
+		return say(o->lpu, MR_E_INVALID);
+	memcpy(path, text, (size_t)(at - text));
+	path[at - text] = 0;
 	int status = mr_bus_vfio_user_open(&options, bus);
 
 	return status ? say(why[0] ? why : o->lpu, status) : 0;
 }
 
-static int open_lpu(const struct tool_devices_options *o, struct mr_arena *arena,
-		    struct mr_device **dev)
+/* The bus itself, to @inner, and what the driver is given: the same, or a record around it. */
+static int open_bus(const struct tool_devices_options *o, struct mr_bus_record_stats *stats,
+		    struct mr_bus **inner, struct mr_bus **bus)
+{
+	int status = is_vfio_user(o) ? open_vfio_user(o, inner)
+		     : is_vfio(o)    ? open_vfio(o, inner)
+				     : open_local(o, inner);
+
+	*bus = *inner;
+	if (status || !o->record)
+		return status;
+	status = mr_bus_record_open(o->record, 0, *inner, stats, bus);
+	if (status) {
+		fprintf(stderr, "millrace: --record %s: %s (%s)\n", o->record, strerror(errno),
+			mr_status_name(status));
+		(*inner)->ops->close(*inner);
+	}
+	return status;
+}
+
+int tool_bus_open(const struct tool_devices_options *o, struct mr_bus_record_stats *stats,
+		  struct mr_bus **bus)
+{
+	struct mr_bus *inner;
+
+	return open_bus(o, stats, &inner, bus);
+}
+
+static int open_lpu(const struct tool_devices_options *o, struct tool_devices *out, uint32_t *fatal)
 {
 	struct mr_lpu_options options = {
-		.arena = arena,
+		.arena = out->arena,
 		.slots = o->slots,
 		.context = o->context,
 		.log = on_log,
+		.no_shadow = o->record != NULL,
 	};
-	int status = is_vfio_user(o) ? open_vfio_user(o, &options.bus)
-		     : is_vfio(o)    ? open_vfio(o, &options.bus)
-				     : open_local(o, &options.bus);
+	struct mr_bus *inner;
 
+	if (o->record) {
+		out->record = calloc(1, sizeof(*out->record));
+		out->record_path = o->record;
+		if (!out->record)
+			return say("the LPU", MR_E_NO_MEMORY);
+	}
+	int status = open_bus(o, out->record, &inner, &options.bus);
 	if (status)
 		return status;
-	status = mr_lpu_open(&options, dev);
+	uint32_t code = options.bus->ops->reg_read(options.bus, MR_LPU_REG_FATAL_CODE);
+	if (fatal)
+		*fatal = code == UINT32_MAX ? 0 : code;
+	status = mr_lpu_open(&options, &out->decode);
 	if (status) {
-		const char *why = is_vfio(o) ? mr_bus_vfio_why(options.bus) : "";
+		const char *why = is_vfio(o) ? mr_bus_vfio_why(inner) : "";
 		say(*why ? why : "the LPU", status);
 		options.bus->ops->close(options.bus);
 	}
+	return status;
+}
+
+int tool_arena_open(const struct tool_devices_options *o, struct mr_arena **arena)
+{
+	return open_arena(o, device_node(o), arena);
+}
+
+int tool_lpu_open(const struct tool_devices_options *o, struct tool_devices *out, uint32_t *fatal)
+{
+	memset(out, 0, sizeof(*out));
+	int status = tool_arena_open(o, &out->arena);
+
+	if (!status)
+		status = open_lpu(o, out, fatal);
+	out->prefill = out->decode;
+	if (status)
+		tool_devices_close(out);
 	return status;
 }
 
@@ -319,11 +390,15 @@ int tool_devices_open(const struct tool_devices_options *o, const struct mr_mode
 	int status;
 
 	memset(out, 0, sizeof(*out));
+	if (o->record && !lpu) {
+		fprintf(stderr, "millrace: --record is of an LPU's bus; --device is %s\n", name);
+		return MR_E_INVALID;
+	}
 	if (strcmp(name, "nil") && !tool_kernels(o->kernels))
 		return MR_E_NOT_SUPPORTED;
 	status = open_arena(o, lpu ? device_node(o) : -1, &out->arena);
 	if (!status && lpu)
-		status = open_lpu(o, out->arena, &out->decode);
+		status = open_lpu(o, out, NULL);
 	else if (!status && !strcmp(name, "cpu"))
 		status = open_cpu(o, out->arena, 0, &out->decode);
 	else if (!status && !strcmp(name, "nil"))
@@ -346,6 +421,20 @@ int tool_devices_open(const struct tool_devices_options *o, const struct mr_mode
 	return status;
 }
 
+/* What became of the record, once the bus is closed. */
+static void say_record(const struct tool_devices *d)
+{
+	const struct mr_bus_record_stats *r = d->record;
+
+	if (r->status)
+		fprintf(stderr, "millrace: %s: the trace ends early after %llu entries: %s (%s)\n",
+			d->record_path, (unsigned long long)r->entries, mr_strerror(r->status),
+			mr_status_name(r->status));
+	else if (r->entries)
+		fprintf(stderr, "millrace: %s: %llu entries, %llu bytes\n", d->record_path,
+			(unsigned long long)r->entries, (unsigned long long)r->bytes);
+}
+
 void tool_devices_close(struct tool_devices *d)
 {
 	if (d->prefill && d->prefill != d->decode)
@@ -353,5 +442,8 @@ void tool_devices_close(struct tool_devices *d)
 	if (d->decode)
 		d->decode->admin->close(d->decode);
 	mr_arena_destroy(d->arena);
+	if (d->record)
+		say_record(d);
+	free(d->record);
 	memset(d, 0, sizeof(*d));
 }

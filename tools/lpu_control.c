@@ -41,6 +41,26 @@ static void count_faults(const struct lpu_control *c, char *out)
 				      mr_sim_fault_name(k), mr_sim_injected(&c->port, k));
 }
 
+/* What the device's hardware feels: 1 = the line was one of these. */
+static int feel(const struct lpu_control *c, const char *line)
+{
+	unsigned temperature_mk, power_mw;
+	unsigned long long corrected, lost;
+	int end = 0;
+
+	if (!strcmp(line, "assert")) {
+		mr_sim_assert(&c->port);
+	} else if (sscanf(line, "sense %u:%u%n", &temperature_mk, &power_mw, &end) == 2 &&
+		   !line[end]) {
+		mr_sim_sense(&c->port, temperature_mk, power_mw);
+	} else if (sscanf(line, "ecc %llu:%llu%n", &corrected, &lost, &end) == 2 && !line[end]) {
+		mr_sim_ecc(&c->port, corrected, lost);
+	} else {
+		return 0;
+	}
+	return 1;
+}
+
 static void act(const struct lpu_control *c, const char *line, char *out)
 {
 	unsigned chip, value;
@@ -56,6 +76,8 @@ static void act(const struct lpu_control *c, const char *line, char *out)
 			refuse(out, status, NULL);
 		else
 			snprintf(out, LPU_CONTROL_LINE, "ok %u", byte);
+	} else if (feel(c, line)) {
+		snprintf(out, LPU_CONTROL_LINE, "ok");
 	} else if (!strncmp(line, "damage ", 7)) {
 		status = mr_sim_damage(&c->port, line + 7);
 		if (status)
@@ -72,7 +94,8 @@ static void act(const struct lpu_control *c, const char *line, char *out)
 		count_faults(c, out);
 	} else {
 		refuse(out, MR_E_INVALID,
-		       "poke CHIP ADDRESS VALUE, damage LIST, fault LIST, or faults");
+		       "poke CHIP ADDRESS VALUE, damage LIST, fault LIST, faults, sense MK:MW, "
+		       "ecc N:N, or assert");
 	}
 }
 

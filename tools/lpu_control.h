@@ -5,6 +5,9 @@
  *   damage LIST               applies the sram faults of --fault's language to the active program: "ok"
  *   fault LIST                hands the others over to the device: "ok"
  *   faults                    how many of each have struck: "ok late=N lost=N ..."
+ *   assert                    the firmware asserts at once: STATUS.FATAL: "ok"
+ *   sense MK:MW               the chips' temperature in millikelvin, the group's power in milliwatts: "ok"
+ *   ecc CORRECTED:LOST        so many more words of SRAM were wrong: "ok"
  * What cannot be done is answered with "error NAME text".
  */
 #ifndef MR_TOOLS_LPU_CONTROL_H

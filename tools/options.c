@@ -104,6 +104,9 @@ int tool_device_option(int option, const char *value, struct tool_devices_option
 			value);
 		return -1;
 	}
+	case TOOL_OPT_RECORD:
+		out->record = value;
+		return 1;
 	case TOOL_OPT_NO_HUGE:
 		out->no_huge = 1;
 		return 1;

@@ -41,6 +41,7 @@ struct tool_devices_options {
 		fault; /* "sram-zero=TENSOR", ...: of the simulated LPU (firmware-sim/sim.h); NULL = none */
 	const char *perturb; /* "mxm.latency=+1", ...: of the simulated LPU; NULL = none */
 	double paced; /* of the simulated LPU: wall time for its time; 0 = as quick as it computes */
+	const char *record;        /* file for a trace of the LPU's bus; NULL = none */
 	enum mr_numerics numerics; /* of the CPU backend */
 	int numerics_asked;        /* by name: say so where there is nothing to choose */
 	uint32_t threads; /* of the CPU backend; 0 = as many as suit it (tools/devices.c) */
@@ -73,6 +74,7 @@ enum {
 	TOOL_OPT_PACED,
 	TOOL_OPT_LPU,
 	TOOL_OPT_NO_HUGE,
+	TOOL_OPT_RECORD,
 	TOOL_OPT_OWN = 0x200 /* a command's own long options start here */
 };
 /* clang-format off: a list of initialisers, not a block of code */
@@ -87,6 +89,7 @@ enum {
 		{"lpu", required_argument, NULL, TOOL_OPT_LPU},           \
 		{"perturb", required_argument, NULL, TOOL_OPT_PERTURB},   \
 		{"paced", optional_argument, NULL, TOOL_OPT_PACED},       \
+		{"record", required_argument, NULL, TOOL_OPT_RECORD},     \
 	{                                                                 \
 		"no-huge", no_argument, NULL, TOOL_OPT_NO_HUGE            \
 	}
@@ -96,7 +99,9 @@ enum {
 	"  --lpu BUS         how the LPU is reached: local (default: simulated in this "         \
 	"process),\n"                                                                            \
 	"                    vfio-user:SOCKET ('millrace lpu sim'), or\n"                        \
-	"                    vfio:ADDRESS[@VENDOR:DEVICE] (a PCI function bound to vfio-pci)\n"  \
+	"                    vfio:ADDRESS (a PCI function bound to vfio-pci); both take\n"       \
+	"                    @VENDOR:DEVICE behind it\n"                                         \
+	"  --record FILE     trace of the LPU's bus, for 'millrace lpu replay'\n"                \
 	"  --kernels NAME    CPU kernels: scalar, avx2, avx512, amx (default: the widest there " \
 	"is)\n"                                                                                  \
 	"  --numerics HOW    exact (default), strict or fast: see the man page\n"                \
@@ -123,11 +128,30 @@ struct tool_devices {
 	struct mr_arena *arena;
 	struct mr_device *prefill; /* CPU, or the same as decode */
 	struct mr_device *decode;
+	struct mr_bus_record_stats *record; /* NULL = the LPU's bus is not recorded */
+	const char *record_path;
 };
 /* Returns 0 or a status, after one line on stderr that says what failed. */
 int tool_devices_open(const struct tool_devices_options *options, const struct mr_model *model,
 		      struct tool_devices *out);
 void tool_devices_close(struct tool_devices *devices);
+
+struct mr_bus;
+struct mr_bus_record_stats;
+/*
+ * The bus of @options->lpu alone, within a record of it where @options->record says so; @stats is the record's.
+ * Returns 0 or a status, after one line on stderr.
+ */
+int tool_bus_open(const struct tool_devices_options *options, struct mr_bus_record_stats *stats,
+		  struct mr_bus **bus);
+/* The arena that suits @options->lpu, empty. */
+int tool_arena_open(const struct tool_devices_options *options, struct mr_arena **arena);
+/*
+ * The LPU of @options without a model, as out->decode = out->prefill, in whatever state its bus finds it: it is disabled and enabled
+ * again, which ends a FATAL; *@fatal (may be NULL) is then why it was so, else 0.
+ */
+int tool_lpu_open(const struct tool_devices_options *options, struct tool_devices *out,
+		  uint32_t *fatal);
 
 /*
  * The path of that name, or of $MR_CPU, or the widest; NULL after one line on stderr that names the one that

@@ -123,7 +123,7 @@ struct lpu {
 
 	uint32_t coalesce;            /* as struct mr_lpu_options says */
 	struct mr_lpu_shadow *shadow; /* by queue, those of all that the device has */
-	int shadow_on;
+	int shadow_on, no_shadow;
 
 	/* I/O queue: free-running indices */
 	uint32_t entries, record_entries;

@@ -156,6 +156,7 @@ int mr_lpu_open(const struct mr_lpu_options *options, struct mr_device **dev)
 	lpu->now_ns = options->now_ns ? options->now_ns : mr_lpu_monotonic_ns;
 	lpu->clock_arg = options->clock_arg;
 	lpu->coalesce = options->coalesce;
+	lpu->no_shadow = options->no_shadow;
 	lpu->log = options->log;
 	lpu->log_arg = options->log_arg;
 	mr_lpu_recover_init(lpu);
@@ -192,4 +193,9 @@ int mr_lpu_open(const struct mr_lpu_options *options, struct mr_device **dev)
 const char *mr_lpu_why(const struct mr_device *dev)
 {
 	return ((const struct lpu *)dev)->why;
+}
+
+const struct mr_lpu_identify *mr_lpu_identity(const struct mr_device *dev)
+{
+	return &((const struct lpu *)dev)->id;
 }

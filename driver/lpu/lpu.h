@@ -20,6 +20,7 @@
 
 struct mr_arena;
 struct mr_bus; /* driver/bus/bus.h */
+struct mr_lpu_identify;
 
 struct mr_lpu_options {
 	struct mr_arena *arena; /* queues, records, readback; must outlive the device */
@@ -31,6 +32,7 @@ struct mr_lpu_options {
 	uint64_t timeout_ms;    /* for admin commands, and without progress; 0 = 5000 */
 	uint32_t
 		coalesce; /* MR_LPU_COALESCE(entries, us) of lpu_spec.h, where the device can; 0 = off */
+	int no_shadow; /* 1 = every doorbell by the bus, also where the device has shadow doorbells */
 	/* Nanoseconds of a clock that never goes back, for every time limit; NULL = CLOCK_MONOTONIC. */
 	uint64_t (*now_ns)(void *arg);
 	void *clock_arg;
@@ -50,6 +52,17 @@ int mr_lpu_open(const struct mr_lpu_options *options, struct mr_device **dev);
  * "". @dev is one that mr_lpu_open made; valid until its next load or close.
  */
 const char *mr_lpu_why(const struct mr_device *dev);
+
+/* What the device said of itself when it was opened; lives as long as @dev. */
+const struct mr_lpu_identify *mr_lpu_identity(const struct mr_device *dev);
+
+/*
+ * Sends a program container of any payload kind as it is, has it verified and activates it: only the device looks
+ * into it. The device then runs it until another is loaded; this driver's slots are for programs that work->load
+ * made. A set-up call; what is between @percent's calls is bytes sent. 0, MR_E_BUSY, or what the device said.
+ */
+int mr_lpu_load_container(struct mr_device *dev, const void *container, size_t bytes,
+			  void (*percent)(void *arg, unsigned percent), void *arg);
 
 /*
  * Posts a read of @count KV blocks (1 to MR_KV_DESCS_MAX) of @layer from @block on into the arena, with
@@ -83,9 +96,13 @@ int mr_lpu_feature_get(struct mr_device *dev, uint32_t feature, uint32_t *value)
 int mr_lpu_feature_set(struct mr_device *dev, uint32_t feature, uint32_t value);
 
 /*
- * Sends a firmware image, has it verified into @slot, and activates it: it runs after the next reset. 0,
- * MR_E_NOT_SUPPORTED, MR_E_TOO_LARGE, or what the device said of it; then what runs goes on running.
+ * Sends a firmware image in pieces and has it verified into @slot; activate makes a slot's firmware run from the
+ * next reset on. 0, MR_E_NOT_SUPPORTED, MR_E_TOO_LARGE, or what the device said of it; then what runs goes on
+ * running. update is both. @percent may be NULL.
  */
+int mr_lpu_firmware_download(struct mr_device *dev, const void *image, size_t bytes, uint32_t slot,
+			     void (*percent)(void *arg, unsigned percent), void *arg);
+int mr_lpu_firmware_activate(struct mr_device *dev, uint32_t slot);
 int mr_lpu_firmware_update(struct mr_device *dev, const void *image, size_t bytes, uint32_t slot);
 
 #endif /* MR_DRIVER_LPU_LPU_H */

@@ -7,6 +7,8 @@
 
 #include "driver/lpu/internal.h"
 
+#define FIRMWARE_PIECE (64u << 10) /* of an image, in a command; less than the staging region */
+
 static int has_feature(const struct lpu *lpu, uint32_t feature)
 {
 	return feature < 64 && lpu->id.opcodes_admin & 1ull << MR_LPU_FEATURES &&
@@ -74,7 +76,8 @@ static int firmware_command(struct lpu *lpu, uint32_t action, uint32_t slot, uin
 	return mr_lpu_admin(lpu, &cmd, NULL);
 }
 
-int mr_lpu_firmware_update(struct mr_device *dev, const void *image, size_t bytes, uint32_t slot)
+int mr_lpu_firmware_download(struct mr_device *dev, const void *image, size_t bytes, uint32_t slot,
+			     void (*percent)(void *arg, unsigned percent), void *arg)
 {
 	struct lpu *lpu = lpu_of(dev);
 	int status = mr_lpu_staging(lpu);
@@ -84,14 +87,28 @@ int mr_lpu_firmware_update(struct mr_device *dev, const void *image, size_t byte
 	if (!bytes || bytes > lpu->id.firmware_max)
 		return MR_E_TOO_LARGE;
 	for (size_t at = 0; !status && at < bytes;) {
-		size_t n = bytes - at < lpu->staging->bytes ? bytes - at : lpu->staging->bytes;
+		size_t n = bytes - at < FIRMWARE_PIECE ? bytes - at : FIRMWARE_PIECE;
 		memcpy(lpu->staging->base, (const uint8_t *)image + at, n);
 		status = firmware_command(lpu, MR_LPU_FIRMWARE_DOWNLOAD, 0, at, n);
 		at += n;
+		if (!status && percent)
+			percent(arg, (unsigned)(at * 100 / bytes));
 	}
-	if (!status)
-		status = firmware_command(lpu, MR_LPU_FIRMWARE_VERIFY, slot, 0, 0);
-	if (!status)
-		status = firmware_command(lpu, MR_LPU_FIRMWARE_ACTIVATE, slot, 0, 0);
-	return status;
+	return status ? status : firmware_command(lpu, MR_LPU_FIRMWARE_VERIFY, slot, 0, 0);
+}
+
+int mr_lpu_firmware_activate(struct mr_device *dev, uint32_t slot)
+{
+	struct lpu *lpu = lpu_of(dev);
+
+	if (!(lpu->id.opcodes_admin & 1ull << MR_LPU_FIRMWARE))
+		return MR_E_NOT_SUPPORTED;
+	return firmware_command(lpu, MR_LPU_FIRMWARE_ACTIVATE, slot, 0, 0);
+}
+
+int mr_lpu_firmware_update(struct mr_device *dev, const void *image, size_t bytes, uint32_t slot)
+{
+	int status = mr_lpu_firmware_download(dev, image, bytes, slot, NULL, NULL);
+
+	return status ? status : mr_lpu_firmware_activate(dev, slot);
 }

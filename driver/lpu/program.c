@@ -193,3 +193,24 @@ int mr_lpu_load(struct mr_device *dev, const struct mr_model *model,
 	mr_program_free(&program);
 	return status;
 }
+
+int mr_lpu_load_container(struct mr_device *dev, const void *container, size_t bytes,
+			  void (*percent)(void *arg, unsigned percent), void *arg)
+{
+	struct lpu *lpu = lpu_of(dev);
+	struct progress progress = {.call = percent, .arg = arg, .span = 100, .last = ~0u};
+	const struct mr_program program = {.container = (void *)(uintptr_t)container,
+					   .bytes = bytes};
+	int status;
+
+	lpu->why[0] = 0;
+	status = lpu->slots_open ? MR_E_BUSY : mr_lpu_settle(lpu);
+	if (!status)
+		status = mr_lpu_staging(lpu);
+	if (status)
+		return status;
+	/* The account of slots and KV was of the program that ends now. */
+	lpu->loaded = 0;
+	lpu->model = NULL;
+	return send(lpu, &program, &progress);
+}

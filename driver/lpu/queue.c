@@ -100,7 +100,7 @@ int mr_lpu_shadow_start(struct lpu *lpu)
 	};
 	uint32_t on;
 
-	if (!(lpu->id.opcodes_admin & 1ull << MR_LPU_FEATURES) ||
+	if (lpu->no_shadow || !(lpu->id.opcodes_admin & 1ull << MR_LPU_FEATURES) ||
 	    !(lpu->id.features & 1ull << MR_LPU_FEATURE_SHADOW) || lpu->id.queues_max > SHADOWS - 1)
 		return 0;
 	/* What BAR2 has been told, this command's own tail with it. */
