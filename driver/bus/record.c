@@ -140,7 +140,7 @@ static void submitted(struct recorder *r, uint32_t queue, uint32_t tail)
 	}
 }
 
-/* What the host has taken of a ring, up to @to: the device may write it again only after the doorbell. */
+/* A ring's entries up to @to, which the device may write again only after the doorbell says so. */
 static void taken(struct recorder *r, uint32_t queue, uint32_t kind, uint32_t to)
 {
 	struct mr_bus_ring *ring = &r->rings.queue[queue];
@@ -169,6 +169,44 @@ static void taken(struct recorder *r, uint32_t queue, uint32_t kind, uint32_t to
 	}
 }
 
+/* How far the device has filled a ring, by the phase of each entry from the head on. */
+static uint32_t filled(struct recorder *r, uint32_t head, uint32_t entries, uint64_t base,
+		       size_t size, int of_records)
+{
+	for (uint32_t n = 0; n < entries; n++, head++) {
+		const uint8_t *p = at(r, base + head % entries * size, size);
+		uint32_t lap = head / entries, want = of_records ? lap + 1 : !(lap & 1), phase;
+
+		if (!p)
+			break;
+		phase = __atomic_load_n((const uint32_t *)(p + size - sizeof(phase)),
+					__ATOMIC_ACQUIRE);
+		if ((of_records ? phase : phase & 1) != want)
+			break;
+	}
+	return head;
+}
+
+/*
+ * All answers of an I/O queue that are there: what the host does next may rest on them, though it gives their
+ * places back later and several at a time. Completions are looked at first, as their records are visible then.
+ */
+static void answered(struct recorder *r, uint32_t queue)
+{
+	struct mr_bus_ring *ring = &r->rings.queue[queue];
+	uint32_t completions;
+
+	if (!r->file || !queue || !ring->live)
+		return;
+	completions = filled(r, ring->cq_head, ring->entries, ring->cq,
+			     sizeof(struct mr_lpu_completion), 0);
+	if (ring->record_entries)
+		taken(r, queue, MR_BUS_TRACE_RECORDS,
+		      filled(r, ring->record_head, ring->record_entries, ring->records,
+			     sizeof(struct mr_lpu_record), 1));
+	taken(r, queue, MR_BUS_TRACE_COMPLETIONS, completions);
+}
+
 static void mirror(struct recorder *r)
 {
 	__atomic_store_n(&r->bus.lost, __atomic_load_n(&r->inner->lost, __ATOMIC_RELAXED),
@@ -193,6 +231,8 @@ static void record_reg_write(struct mr_bus *bus, uint32_t offset, uint32_t value
 {
 	struct recorder *r = recorder_of(bus);
 
+	for (uint32_t q = 1; offset == MR_LPU_REG_CONTROL && q < MR_BUS_TRACE_QUEUES; q++)
+		answered(r, q);
 	put(r,
 	    (struct mr_bus_trace_entry){
 		    .kind = MR_BUS_TRACE_REG_WRITE, .at = offset, .value = value},
@@ -207,6 +247,7 @@ static void record_doorbell(struct mr_bus *bus, uint32_t queue, uint32_t offset,
 	struct recorder *r = recorder_of(bus);
 
 	if (r->file && queue < MR_BUS_TRACE_QUEUES) {
+		answered(r, queue);
 		if (offset == MR_LPU_DB_SQ_TAIL)
 			submitted(r, queue, value);
 		else if (offset == MR_LPU_DB_CQ_HEAD)
